@@ -1,0 +1,1 @@
+"""Trained weights and a prompt become pictures."""

@@ -1,0 +1,1 @@
+"""What training and inference must agree on, each thing once."""

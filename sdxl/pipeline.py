@@ -1,0 +1,80 @@
+"""Pictures from a model that is in memory: diffusers' pipeline fed with our prompt encoding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import SchedulerMixin, StableDiffusionXLPipeline
+from PIL import Image
+
+from sdxl.models import SDXLModels
+from sdxl.prompt import Pooling, encode_prompts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerSettings:
+    """How pictures are made, the same for all pictures of a call.
+
+    Attributes:
+        height_px: A multiple of 8.
+        width_px: A multiple of 8.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Of classifier-free guidance (arXiv:2207.12598); 1 is without.
+        negative_prompt: What to stay away from; the empty text is a text too, as in cog-sdxl.
+    """
+
+    height_px: int
+    width_px: int
+    num_inference_steps: int
+    guidance_scale: float
+    negative_prompt: str = ""
+
+
+def sample(
+    models: SDXLModels,
+    scheduler: SchedulerMixin,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplerSettings,
+    pooling: Pooling = "end_of_text",
+) -> list[Image.Image]:
+    """Make one picture for each prompt, each from its own seed: it can be made again alone.
+
+    Args:
+        models: On one device.
+        scheduler: The sampler.
+        prompts: With the placeholders already expanded.
+        seeds: One for each prompt; the noise comes from CPU generators, so that a seed means the
+            same on every device.
+        settings: Of all of them.
+        pooling: Where the pooled embedding is read.
+    """
+    positive = encode_prompts(prompts, models, pooling)
+    negative = encode_prompts([settings.negative_prompt] * len(prompts), models, pooling)
+    return _build_pipeline(models, scheduler)(
+        prompt_embeds=positive.prompt_embeds,
+        pooled_prompt_embeds=positive.pooled_prompt_embeds,
+        negative_prompt_embeds=negative.prompt_embeds,
+        negative_pooled_prompt_embeds=negative.pooled_prompt_embeds,
+        height=settings.height_px,
+        width=settings.width_px,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        output_type="pil",
+    ).images
+
+
+def _build_pipeline(models: SDXLModels, scheduler: SchedulerMixin) -> StableDiffusionXLPipeline:
+    pipeline = StableDiffusionXLPipeline(
+        vae=models.vae,
+        text_encoder=models.text_encoder,
+        text_encoder_2=models.text_encoder_2,
+        tokenizer=models.tokenizer,
+        tokenizer_2=models.tokenizer_2,
+        unet=models.unet,
+        scheduler=scheduler,
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

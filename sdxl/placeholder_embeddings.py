@@ -1,0 +1,139 @@
+"""New token embeddings in both text encoders (textual inversion, arXiv:2208.01618)."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from sdxl.models import SDXLModels
+
+
+class ExtendedEmbedding(nn.Module):
+    """A frozen embedding table and new rows behind it; only the new rows are parameters of ours."""
+
+    def __init__(self, table: nn.Embedding, placeholder_rows: Tensor) -> None:
+        """Put `placeholder_rows`, (n, dim), behind `table`; they are kept in float32."""
+        super().__init__()
+        self.table = table
+        self.placeholder_rows = nn.Parameter(placeholder_rows.float())
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen table, for callers that ask an embedding for its device or dtype."""
+        return self.table.weight
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Look up ids, (B, T) int64; ids past the table are new rows. Returns (B, T, dim)."""
+        size = self.table.num_embeddings
+        known = self.table(input_ids.clamp(max=size - 1))
+        new = nn.functional.embedding((input_ids - size).clamp(min=0), self.placeholder_rows)
+        return torch.where((input_ids >= size)[..., None], new.to(known.dtype), known)
+
+
+class PlaceholderEmbeddings:
+    """The trained rows of all placeholder tokens, which can be put into a model and taken out.
+
+    Attributes:
+        tokens: The placeholder tokens; row i of each table belongs to `tokens[i]`.
+        clip_l: (n, 768) for SDXL, float32: rows of the first text encoder.
+        clip_g: (n, 1280) for SDXL, float32: rows of the second.
+    """
+
+    def __init__(self, tokens: tuple[str, ...], clip_l: Tensor, clip_g: Tensor) -> None:
+        """Hold the rows, and check that there is one of each for each token."""
+        if not len(tokens) == len(clip_l) == len(clip_g):
+            raise ValueError(
+                f"{len(tokens)} placeholder tokens need as many embedding rows, "
+                f"got {len(clip_l)} for the first text encoder and {len(clip_g)} for the second"
+            )
+        self.tokens = tokens
+        self.clip_l = clip_l
+        self.clip_g = clip_g
+
+    @classmethod
+    def random(
+        cls, tokens: tuple[str, ...], models: SDXLModels, generator: torch.Generator
+    ) -> "PlaceholderEmbeddings":
+        """Draw rows at the spread of each table, N(0, std(table)), as cog-sdxl does.
+
+        Args:
+            tokens: The placeholder tokens.
+            models: Whose embedding tables give width and spread.
+            generator: On the CPU, so that every device starts from the same rows.
+        """
+        tables = [e.get_input_embeddings().weight for e in _text_encoders(models)]
+        rows = [
+            torch.randn(len(tokens), table.shape[1], generator=generator)
+            * table.float().std().cpu()
+            for table in tables
+        ]
+        return cls(tokens, rows[0], rows[1])
+
+    def install(self, models: SDXLModels) -> "InstalledEmbeddings":
+        """Add the tokens and rows to `models`; `remove()` of the result takes them out again.
+
+        Raises:
+            ValueError: The rows are not as wide as the text encoders, so they belong to another
+                kind of base model, or a tokenizer has one of the tokens already.
+        """
+        return InstalledEmbeddings(self, models)
+
+
+class InstalledEmbeddings:
+    """Placeholder tokens inside a model. `remove()` leaves it exactly as it was before."""
+
+    def __init__(self, embeddings: PlaceholderEmbeddings, models: SDXLModels) -> None:
+        """Install; see `PlaceholderEmbeddings.install`."""
+        self._models = models
+        self._tokenizers = (models.tokenizer, models.tokenizer_2)
+        self._tables = tuple(e.get_input_embeddings() for e in _text_encoders(models))
+        self._tokens = embeddings.tokens
+        rows = (embeddings.clip_l, embeddings.clip_g)
+        for table, new, name in zip(self._tables, rows, ("first", "second"), strict=True):
+            if new.shape[1] != table.weight.shape[1]:
+                raise ValueError(
+                    f"the trained embeddings are {new.shape[1]} wide, but the {name} text encoder "
+                    f"of this base model is {table.weight.shape[1]} wide: they were trained on "
+                    "another base model"
+                )
+        models.tokenizer, models.tokenizer_2 = (
+            _with_tokens(tokenizer, table.num_embeddings, self._tokens)
+            for tokenizer, table in zip(self._tokenizers, self._tables, strict=True)
+        )
+        for encoder, table, new in zip(_text_encoders(models), self._tables, rows, strict=True):
+            encoder.set_input_embeddings(ExtendedEmbedding(table, new.to(table.weight.device)))
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The new rows of the first and of the second text encoder, each (n, dim) float32."""
+        return [e.get_input_embeddings().placeholder_rows for e in _text_encoders(self._models)]
+
+    def state(self) -> PlaceholderEmbeddings:
+        """Return a copy of the rows as they are now, on the CPU."""
+        clip_l, clip_g = (p.detach().clone().cpu() for p in self.parameters())
+        return PlaceholderEmbeddings(self._tokens, clip_l, clip_g)
+
+    def remove(self) -> None:
+        """Give the model its own tokenizers and embedding tables back."""
+        self._models.tokenizer, self._models.tokenizer_2 = self._tokenizers
+        for encoder, table in zip(_text_encoders(self._models), self._tables, strict=True):
+            encoder.set_input_embeddings(table)
+
+
+def _text_encoders(models: SDXLModels) -> tuple[nn.Module, nn.Module]:
+    return models.text_encoder, models.text_encoder_2
+
+
+def _with_tokens(
+    tokenizer: CLIPTokenizer, table_size: int, tokens: tuple[str, ...]
+) -> CLIPTokenizer:
+    extended = copy.deepcopy(tokenizer)
+    known = [token for token in tokens if token in tokenizer.get_vocab()]
+    if known:
+        raise ValueError(f"the base model's tokenizer has the token {known[0]} already")
+    extended.add_tokens(list(tokens))
+    ids = extended.convert_tokens_to_ids(list(tokens))
+    assert ids == list(range(table_size, table_size + len(tokens))), (
+        f"new tokens got ids {ids}, expected them right behind the table of {table_size} rows"
+    )
+    return extended

@@ -1,0 +1,1 @@
+"""The files that trained weights live in, each format in one small module."""

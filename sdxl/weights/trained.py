@@ -1,0 +1,44 @@
+"""What a training run leaves behind, in memory."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sdxl.concept import Concept
+from sdxl.placeholder_embeddings import PlaceholderEmbeddings
+from sdxl.prompt import Pooling
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedWeights:
+    """The result of a run: LoRA or whole U-Net, new embeddings, and what is known about it.
+
+    Attributes:
+        concepts: The triggers and the placeholder tokens that stand for them.
+        embeddings: The trained rows of those tokens.
+        lora: By peft's keys, acting as B A (alpha = rank); empty if no LoRA was trained.
+        unet: By diffusers' parameter names; empty unless the whole U-Net was trained.
+        record: The content of `training.json`; empty for the archives of other trainers.
+    """
+
+    concepts: tuple[Concept, ...]
+    embeddings: PlaceholderEmbeddings
+    lora: dict[str, Tensor] = field(default_factory=dict)
+    unet: dict[str, Tensor] = field(default_factory=dict)
+    record: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def base_model(self) -> str | None:
+        """The name of the base that they were trained on, if the archive says so."""
+        name = self.record.get("base_model")
+        return name if isinstance(name, str) else None
+
+    @property
+    def pooling(self) -> Pooling:
+        """Where the pooled embedding was read in training.
+
+        Archives of cog-sdxl, which have no `training.json`, read it at the placeholder token.
+        """
+        return "end_of_text" if "format_version" in self.record else "highest_token_id"

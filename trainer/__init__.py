@@ -1,0 +1,1 @@
+"""A manifest of prepared examples becomes trained weights."""

@@ -1,0 +1,132 @@
+"""The prepared pictures as cached latents, and the order in which they are trained.
+
+N = pictures, B = batch, h, w = latent cells (1/8 of the pixels of a picture).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from preprocess.manifest import Manifest, TrainingExample
+from sdxl.conditioning import time_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures of one size, ready for the U-Net.
+
+    Attributes:
+        latents: (B, 4, h, w) float32, scaled by the VAE's scaling_factor.
+        time_ids: (B, 6) float32, SDXL's size and crop conditioning.
+        mask: (B, 1, h, w) float32 in [0, 1], what of the loss counts; None if no picture has one.
+        index: (B,) int64, which picture of the manifest each row is.
+    """
+
+    latents: Tensor
+    time_ids: Tensor
+    mask: Tensor | None
+    index: Tensor
+
+
+class LatentDataset:
+    """All pictures of a manifest as latents on the device, kept as mean and standard deviation.
+
+    Every batch samples the VAE's posterior anew, as training without a cache would.
+    """
+
+    def __init__(self, manifest: Manifest, vae: AutoencoderKL) -> None:
+        """Encode every picture once, one at a time, on the VAE's device."""
+        self.captions = tuple(example.caption for example in manifest.examples)
+        self._sizes = [example.target_size for example in manifest.examples]
+        self._scaling_factor: float = vae.config["scaling_factor"]
+        device = vae.device
+        self._means, self._stds, masks = [], [], []
+        for example in manifest.examples:
+            pixels = _read_picture(manifest, example).to(device, vae.dtype)
+            with torch.no_grad():
+                posterior = vae.encode(pixels[None]).latent_dist
+            self._means.append(posterior.mean[0].float())
+            self._stds.append(posterior.std[0].float())
+            masks.append(_read_mask(manifest, example, self._means[-1].shape[-2:]).to(device))
+        has_masks = any(example.mask_path for example in manifest.examples)
+        self._masks = masks if has_masks else None
+        rows = [
+            time_ids(example.original_size, example.crop_top_left, example.target_size)
+            for example in manifest.examples
+        ]
+        self._time_ids = torch.stack(rows).to(device)
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.captions)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
+        """Return the named pictures, which must be of one size.
+
+        Args:
+            indices: Into the manifest.
+            generator: On the dataset's device, for the sample of the VAE's posterior.
+        """
+        mean = torch.stack([self._means[i] for i in indices])
+        std = torch.stack([self._stds[i] for i in indices])
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        index = torch.tensor(indices, device=mean.device)
+        return Batch(
+            latents=(mean + std * noise) * self._scaling_factor,
+            time_ids=self._time_ids[index],
+            mask=torch.stack([self._masks[i] for i in indices]) if self._masks else None,
+            index=index,
+        )
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
+        """Yield the indices of batch after batch, without end; see `batch_order`."""
+        return batch_order(self._sizes, batch_size, generator)
+
+
+def batch_order(
+    sizes: Sequence[tuple[int, int]], batch_size: int, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Yield lists of `batch_size` indices of pictures of one size, without end.
+
+    Each epoch shuffles all pictures; those that do not fill a batch wait for the next epoch's. So
+    every picture is seen equally often, none is dropped, sizes never mix, and a set smaller than
+    the batch works too.
+
+    Args:
+        sizes: (height, width) of each picture.
+        batch_size: Of every batch.
+        generator: On the CPU.
+    """
+    waiting: dict[tuple[int, int], list[int]] = defaultdict(list)
+    while True:
+        for index in torch.randperm(len(sizes), generator=generator).tolist():
+            batch = waiting[sizes[index]]
+            batch.append(index)
+            if len(batch) == batch_size:
+                yield batch
+                waiting[sizes[index]] = []
+
+
+def _read_picture(manifest: Manifest, example: TrainingExample) -> Tensor:
+    """Return (3, H, W) float32 in [-1, 1]."""
+    with Image.open(manifest.directory / example.image_path) as picture:
+        values = np.asarray(picture, dtype=np.float32)
+    assert values.shape == (*example.target_size, 3), (example.image_path, values.shape)
+    return torch.from_numpy(values).permute(2, 0, 1) / 127.5 - 1.0
+
+
+def _read_mask(manifest: Manifest, example: TrainingExample, latent_size: torch.Size) -> Tensor:
+    """Return (1, h, w) float32 in [0, 1]: the mean of the mask over each latent cell."""
+    if example.mask_path is None:
+        return torch.ones(1, *latent_size)
+    with Image.open(manifest.directory / example.mask_path) as picture:
+        values = torch.from_numpy(np.asarray(picture, dtype=np.float32)) / 255.0
+    assert values.shape == example.target_size, (example.mask_path, values.shape)
+    return functional.adaptive_avg_pool2d(values[None], latent_size)
