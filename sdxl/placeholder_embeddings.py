@@ -13,10 +13,10 @@ class ExtendedEmbedding(nn.Module):
     """A frozen embedding table and new rows behind it; only the new rows are parameters of ours."""
 
     def __init__(self, table: nn.Embedding, placeholder_rows: Tensor) -> None:
-        """Put `placeholder_rows`, (n, dim), behind `table`; they are kept in float32."""
+        """Put a float32 copy of `placeholder_rows`, (n, dim), behind `table`."""
         super().__init__()
         self.table = table
-        self.placeholder_rows = nn.Parameter(placeholder_rows.float())
+        self.placeholder_rows = nn.Parameter(placeholder_rows.detach().float().clone())
 
     @property
     def weight(self) -> Tensor:

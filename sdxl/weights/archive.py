@@ -25,6 +25,7 @@ from torch import Tensor
 from sdxl.concept import PLACEHOLDER, Concept
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.weights.cog_keys import from_cog_keys, to_cog_keys
+from sdxl.weights.stable_bytes import serialize
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.webui import embedding_tensors, kohya_metadata, to_kohya_keys
 
@@ -57,24 +58,22 @@ def cog_members(weights: TrainedWeights) -> dict[str, bytes]:
         "text_encoders_1": weights.embeddings.clip_g.contiguous(),
     }
     token_map = {concept.trigger: concept.placeholder_text for concept in weights.concepts}
-    members = {EMBEDDINGS: safetensors.save(embeddings), TOKEN_MAP: _json_bytes(token_map)}
+    members = {EMBEDDINGS: serialize(embeddings), TOKEN_MAP: _json_bytes(token_map)}
     if weights.lora:
-        members[LORA] = safetensors.save(to_cog_keys(weights.lora))
+        members[LORA] = serialize(to_cog_keys(weights.lora))
     if weights.unet:
-        members[UNET] = safetensors.save(weights.unet)
+        members[UNET] = serialize(weights.unet)
     return members
 
 
 def _webui_members(weights: TrainedWeights) -> dict[str, bytes]:
     trigger = weights.concepts[0].trigger
     name = re.sub(r"[^\w.-]+", "_", trigger)
-    embedding = safetensors.save(embedding_tensors(weights.embeddings), {"format": "pt"})
+    embedding = serialize(embedding_tensors(weights.embeddings), {"format": "pt"})
     members = {f"webui/{name}_embedding.safetensors": embedding}
     if weights.lora:
         metadata = {"format": "pt", **kohya_metadata(trigger)}
-        members[f"webui/{name}.safetensors"] = safetensors.save(
-            to_kohya_keys(weights.lora), metadata
-        )
+        members[f"webui/{name}.safetensors"] = serialize(to_kohya_keys(weights.lora), metadata)
     return members
 
 

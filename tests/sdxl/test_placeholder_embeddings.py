@@ -75,6 +75,14 @@ def test_ids_of_the_table_are_looked_up_unchanged(tiny_models: SDXLModels):
     assert torch.equal(tiny_models.text_encoder.get_input_embeddings()(ids), table(ids))
 
 
+def test_training_installed_rows_leaves_their_source_alone(tiny_models: SDXLModels):
+    source = random_embeddings(tiny_models)
+    installed = source.install(tiny_models)
+    with torch.no_grad():
+        installed.parameters()[0].add_(1.0)
+    assert torch.equal(source.clip_l + 1.0, installed.state().clip_l)
+
+
 def test_rows_of_another_base_are_refused_with_both_widths(tiny_models: SDXLModels):
     foreign = PlaceholderEmbeddings(TOKENS, torch.zeros(2, 768), torch.zeros(2, 1280))
     with pytest.raises(ValueError, match=r"768 wide.*16 wide.*another base model"):

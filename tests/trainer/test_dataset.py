@@ -1,0 +1,109 @@
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from preprocess.manifest import Manifest
+from sdxl.models import SDXLModels
+from trainer.dataset import LatentDataset, batch_order
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_latents_have_the_size_of_the_pictures_and_size_conditioning_tells_it(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    dataset = LatentDataset(make_manifest(size=(48, 64)), tiny_models.vae)
+    batch = dataset.batch([1, 0], generator())
+    assert batch.latents.shape == (2, 4, 6, 8)
+    # original (height, width), crop (top, left), target (height, width)
+    assert batch.time_ids.tolist() == [[96, 192, 0, 1, 48, 64], [96, 192, 0, 0, 48, 64]]
+    assert batch.time_ids.dtype == torch.float32
+
+
+def test_cached_latents_follow_their_picture_and_caption(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    manifest = make_manifest(4)
+    examples = tuple(replace(e, caption=f"TOK {e.example_id}") for e in manifest.examples)
+    dataset = LatentDataset(replace(manifest, examples=examples), tiny_models.vae)
+    for indices in ([3, 1], [0, 2]):
+        batch = dataset.batch(indices, generator())
+        assert batch.index.tolist() == indices
+        assert [dataset.captions[i] for i in batch.index] == [f"TOK {i}" for i in indices]
+        for row, i in enumerate(indices):
+            with Image.open(manifest.directory / f"{i}.png") as picture:
+                pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32))
+            with torch.no_grad():
+                posterior = tiny_models.vae.encode(
+                    pixels.permute(2, 0, 1)[None] / 127.5 - 1
+                ).latent_dist
+            spread = posterior.std.max() * 0.5 * 5
+            assert (batch.latents[row] - posterior.mean[0] * 0.5).abs().max() < spread
+
+
+def test_latents_are_sampled_anew_and_reproducibly(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    dataset = LatentDataset(make_manifest(1), tiny_models.vae)
+    source = generator()
+    first, second = dataset.batch([0], source).latents, dataset.batch([0], source).latents
+    assert not torch.equal(first, second)
+    assert torch.equal(first, dataset.batch([0], generator()).latents)
+
+
+def test_a_mask_reaches_the_latent_cells_and_pictures_without_one_count_whole(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    manifest = make_manifest(2)
+    mask = np.zeros((32, 32), dtype=np.uint8)
+    mask[:8, :8], mask[8:16, :4] = 255, 255
+    Image.fromarray(mask).save(manifest.directory / "mask.png")
+    examples = (replace(manifest.examples[0], mask_path="mask.png"), manifest.examples[1])
+    dataset = LatentDataset(replace(manifest, examples=examples), tiny_models.vae)
+    batch = dataset.batch([0, 1], generator())
+    assert batch.mask is not None
+    expected = torch.zeros(1, 4, 4)
+    expected[0, 0, 0], expected[0, 1, 0] = 1.0, 0.5
+    assert torch.equal(batch.mask[0], expected)
+    assert torch.equal(batch.mask[1], torch.ones(1, 4, 4))
+
+
+def test_without_any_mask_a_batch_has_none(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    assert LatentDataset(make_manifest(1), tiny_models.vae).batch([0], generator()).mask is None
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(10, 4), (3, 4), (1, 4), (5, 5), (7, 1)])
+def test_every_picture_is_seen_equally_often_with_any_batch_size(num: int, batch_size: int):
+    order = batch_order([(8, 8)] * num, batch_size, generator())
+    batches = list(islice(order, 2 * num))  # 2 * batch_size epochs exactly
+    assert all(len(batch) == batch_size for batch in batches)
+    assert Counter(i for batch in batches for i in batch) == dict.fromkeys(
+        range(num), 2 * batch_size
+    )
+
+
+def test_sizes_never_mix_in_a_batch_and_none_is_left_out():
+    sizes = [(8, 8)] * 5 + [(8, 16)] * 2 + [(16, 8)]
+    batches = list(islice(batch_order(sizes, 2, generator()), 40))
+    assert all(len({sizes[i] for i in batch}) == 1 for batch in batches)
+    seen = Counter(i for batch in batches for i in batch)
+    assert max(seen.values()) - min(seen.values()) <= 2
+    assert len(seen) == len(sizes)
+
+
+def test_the_order_depends_on_the_seed_alone():
+    def first(seed: int) -> list[list[int]]:
+        return list(islice(batch_order([(8, 8)] * 9, 3, generator(seed)), 6))
+
+    assert first(0) == first(0)
+    assert first(0) != first(1)
