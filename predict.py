@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import sys
 import tempfile
 from pathlib import Path as LocalPath
 from typing import Optional
@@ -14,6 +13,7 @@ from inference.generator import PictureGenerator
 from inference.request import MAX_OUTPUTS, MAX_SEED, GenerationRequest
 from inference.safety import SAFETY_CHECKER_REPO, SafetyChecker
 from sdxl.downloads import default_cache_dir, fetch_file, resolve_model
+from sdxl.logs import configure_logging
 from sdxl.weights.archive import load_weights
 
 logger = logging.getLogger(__name__)
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 class Predictor(BasePredictor):
     """Serves a base model, with the weights that `setup` was given."""
 
-    def setup(self, weights: Optional[Path] = None) -> None:
+    def setup(self, weights: Path | str | None = None) -> None:
         """Load the model once, before the first request.
 
         Args:
             weights: The archive of a training: a file, folder or address (`COG_WEIGHTS`). Without
                 it the base model is served.
         """
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+        configure_logging()
         trained = None
         if weights:
             trained = load_weights(fetch_file(str(weights), default_cache_dir()))

@@ -2,17 +2,18 @@
 
 import logging
 import secrets
-import sys
+import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path as LocalPath
 from typing import Optional
 
 from cog import BaseModel, Input, Path
-from preprocess.prepare import preprocess
 
 from preprocess.config import PreprocessConfig
+from preprocess.prepare import preprocess
 from sdxl.downloads import resolve_model
+from sdxl.logs import configure_logging
 from trainer.config import TrainConfig
 from trainer.run import run_training
 
@@ -144,7 +145,7 @@ def train(
     ),
 ) -> TrainingOutput:
     """Fine-tune SDXL on a handful of pictures; see README.md."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    configure_logging()
     preprocess_config = PreprocessConfig(
         resolution=resolution,
         token_string=token_string,
@@ -179,10 +180,14 @@ def train(
 
     base_dir = resolve_model(base_model)
     out_dir = LocalPath(tempfile.mkdtemp(prefix="sdxl-training-"))
-    with tempfile.TemporaryDirectory(prefix="sdxl-prepared-") as prepared:
-        manifest = preprocess(LocalPath(input_images), preprocess_config, LocalPath(prepared))
-        result = run_training(manifest, base_dir, base_model, train_config, settings, out_dir)
-    return TrainingOutput(weights=Path(result.weights), report=Path(result.report))
+    try:
+        with tempfile.TemporaryDirectory(prefix="sdxl-prepared-") as prepared:
+            manifest = preprocess(LocalPath(input_images), preprocess_config, LocalPath(prepared))
+            result = run_training(manifest, base_dir, base_model, train_config, settings, out_dir)
+    except BaseException:  # a failed or canceled training leaves nothing behind
+        shutil.rmtree(out_dir)
+        raise
+    return TrainingOutput(weights=Path(result.weights), report=Path(result.report))  # pyright: ignore[reportCallIssue]
 
 
 def _method(method: str, is_lora: bool) -> str:

@@ -1,6 +1,6 @@
 """The samplers by cog-sdxl's names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from diffusers import (
     DDIMScheduler,
@@ -12,22 +12,19 @@ from diffusers import (
     SchedulerMixin,
 )
 
-
-def _karras_dpm(config: Mapping[str, object]) -> SchedulerMixin:
+# class, and what differs from the base model's own scheduler config
+SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
+    "DDIM": (DDIMScheduler, {}),
+    "DPMSolverMultistep": (DPMSolverMultistepScheduler, {}),
+    "HeunDiscrete": (HeunDiscreteScheduler, {}),
     # cog-sdxl's pictures came from a diffusers that ended at sigma_min; today's default is zero
-    return DPMSolverMultistepScheduler.from_config(
-        config, use_karras_sigmas=True, final_sigmas_type="sigma_min"
-    )
-
-
-SCHEDULERS: dict[str, Callable[[Mapping[str, object]], SchedulerMixin]] = {
-    "DDIM": DDIMScheduler.from_config,
-    "DPMSolverMultistep": DPMSolverMultistepScheduler.from_config,
-    "HeunDiscrete": HeunDiscreteScheduler.from_config,
-    "KarrasDPM": _karras_dpm,
-    "K_EULER_ANCESTRAL": EulerAncestralDiscreteScheduler.from_config,
-    "K_EULER": EulerDiscreteScheduler.from_config,
-    "PNDM": PNDMScheduler.from_config,
+    "KarrasDPM": (
+        DPMSolverMultistepScheduler,
+        {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"},
+    ),
+    "K_EULER_ANCESTRAL": (EulerAncestralDiscreteScheduler, {}),
+    "K_EULER": (EulerDiscreteScheduler, {}),
+    "PNDM": (PNDMScheduler, {}),
 }
 
 
@@ -39,4 +36,5 @@ def build_scheduler(name: str, config: Mapping[str, object]) -> SchedulerMixin:
     """
     if name not in SCHEDULERS:
         raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}")
-    return SCHEDULERS[name](config)
+    scheduler, changes = SCHEDULERS[name]
+    return scheduler.from_config(config, **changes)

@@ -23,7 +23,7 @@ SDXL_REPO = "stabilityai/stable-diffusion-xl-base-1.0"
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HALF = re.compile(r"unet/.*\.fp16\.safetensors")
 _TIMEOUT_SECONDS = 30
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
 
 
 def resolve_model(name: str) -> Path:
@@ -39,7 +39,7 @@ def resolve_model(name: str) -> Path:
     if name == "pocket":
         return POCKET
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name != "sdxl" and path.is_dir():
         return path
     repo = SDXL_REPO if name == "sdxl" else name
     if not _REPO_ID.fullmatch(repo):

@@ -43,9 +43,10 @@ class SDXLModels:
         """The side of the pictures the base was trained on: 1024 for SDXL, 128 for pocket."""
         return int(self.unet.config["sample_size"]) * self.vae_scale_factor
 
-    def networks(self) -> tuple[nn.Module, ...]:
-        """The four neural networks: both text encoders, the VAE, the U-Net."""
-        return (self.text_encoder, self.text_encoder_2, self.vae, self.unet)
+    def to(self, device: torch.device) -> None:
+        """Move the four networks to `device`, wherever each of them was."""
+        for network in (self.text_encoder, self.text_encoder_2, self.vae, self.unet):
+            network.to(device)
 
 
 def load_models(base_dir: Path, device: torch.device, dtype: torch.dtype) -> SDXLModels:

@@ -51,7 +51,7 @@ def sample(
     """
     positive = encode_prompts(prompts, models, pooling)
     negative = encode_prompts([settings.negative_prompt] * len(prompts), models, pooling)
-    return _build_pipeline(models, scheduler)(
+    output = _build_pipeline(models, scheduler)(
         prompt_embeds=positive.prompt_embeds,
         pooled_prompt_embeds=positive.pooled_prompt_embeds,
         negative_prompt_embeds=negative.prompt_embeds,
@@ -62,7 +62,8 @@ def sample(
         guidance_scale=settings.guidance_scale,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         output_type="pil",
-    ).images
+    )
+    return list(output.images)
 
 
 def _build_pipeline(models: SDXLModels, scheduler: SchedulerMixin) -> StableDiffusionXLPipeline:

@@ -83,17 +83,14 @@ def run_training(
         )
         observer.progress.close()
     with clock.phase("sample pictures after"):
-        for network in models.networks():
-            network.to(accelerator.device)
+        models.to(accelerator.device)
         after = preview_pictures(models, prompts, [concept], config.resolution)
 
     record = _record(base_model, config, settings, losses)
     weights = _collect(models, embeddings, concept, config, record)
+    extra = {"captions.csv": _captions_csv(manifest), **observer.checkpoints}
     result = TrainingResult(weights=out_dir / ARCHIVE_NAME, report=out_dir / REPORT_NAME)
-    with clock.phase("save"):
-        extra = {"captions.csv": _captions_csv(manifest), **observer.checkpoints}
-        save_weights(weights, result.weights, extra)
-    previews = tuple(map(Preview, prompts, SEEDS, before, after))
+    save_weights(weights, result.weights, extra)
     report = TrainReport(
         manifest=manifest,
         trigger=concept.trigger,
@@ -101,7 +98,7 @@ def run_training(
         settings=dict(settings),
         losses=losses,
         pivot_step=observer.pivot_step,
-        previews=previews,
+        previews=tuple(map(Preview, prompts, SEEDS, before, after)),
         seconds=clock.seconds,
         archive_bytes=result.weights.stat().st_size,
     )

@@ -43,7 +43,7 @@ def test_harmless_pictures_pass_unchanged(tmp_path: Path):
 
 def test_when_every_picture_is_flagged_the_error_says_what_to_do(tmp_path: Path):
     checker = SafetyChecker(write_checker(tmp_path, threshold=-1.0), torch.device("cpu"))
-    with pytest.raises(ValueError, match="flagged every picture.*disable_safety_checker=true"):
+    with pytest.raises(ValueError, match=r"flagged every picture.*disable_safety_checker=true"):
         checker.without_flagged(PICTURES)
 
 

@@ -124,7 +124,7 @@ def test_a_file_that_is_no_archive_is_refused_by_name(tmp_path: Path):
         load_weights(tmp_path / "missing.tar")
 
 
-def test_an_archive_that_lacks_a_part_says_which(trained: TrainedWeights, tmp_path: Path):
+def test_an_archive_that_lacks_a_part_says_which(tmp_path: Path):
     with tarfile.open(tmp_path / "w.tar", "w") as archive:
         (tmp_path / "special_params.json").write_text("{}")
         archive.add(tmp_path / "special_params.json", "special_params.json")

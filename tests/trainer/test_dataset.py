@@ -23,7 +23,7 @@ def test_latents_have_the_size_of_the_pictures_and_size_conditioning_tells_it(
     dataset = LatentDataset(make_manifest(size=(48, 64)), tiny_models.vae)
     batch = dataset.batch([1, 0], generator())
     assert batch.latents.shape == (2, 4, 6, 8)
-    # original (height, width), crop (top, left), target (height, width)
+    # height and width before, top and left of the crop, height and width after
     assert batch.time_ids.tolist() == [[96, 192, 0, 1, 48, 64], [96, 192, 0, 0, 48, 64]]
     assert batch.time_ids.dtype == torch.float32
 

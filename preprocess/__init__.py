@@ -1,0 +1,1 @@
+"""The user's archive becomes a manifest of prepared examples. Knows no diffusion."""

@@ -1,0 +1,1 @@
+"""Run the two doors under Cog's own HTTP server, without Docker."""

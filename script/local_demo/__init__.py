@@ -1,0 +1,1 @@
+"""`script/demo`: a subject is learned and shown where nobody ever photographed it."""

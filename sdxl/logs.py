@@ -1,0 +1,16 @@
+"""What the user sees while a door is at work."""
+
+import logging
+import sys
+
+import diffusers
+import transformers
+
+
+def configure_logging() -> None:
+    """Send our own log lines to standard error, one sentence each, and hush the libraries."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

@@ -1,0 +1,139 @@
+"""Both doors through Cog's real HTTP server, as `script/train` and `script/predict` run them."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+# every input of replicate/cog-sdxl's train.py, and the base model
+COG_SDXL_CALL = {
+    "seed": "0",
+    "resolution": "64",
+    "train_batch_size": "2",
+    "num_train_epochs": "4000",
+    "max_train_steps": "2",
+    "is_lora": "true",
+    "unet_learning_rate": "1e-6",
+    "ti_lr": "3e-4",
+    "lora_lr": "1e-4",
+    "lora_rank": "4",
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": "100",
+    "token_string": "TOK",
+    "caption_prefix": "a photo of TOK, ",
+    "crop_based_on_salience": "true",
+    "use_face_detection_instead": "false",
+    "clipseg_temperature": "1.0",
+    "verbose": "true",
+    "checkpointing_steps": "999999",
+    "input_images_filetype": "infer",
+}
+
+
+def run(mode: str, inputs: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "script.local_cog", mode, *arguments]
+    for name, value in inputs.items():
+        command += ["-i", f"{name}={value}"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "picture.png")
+            archive.write(folder / "picture.png", f"set/picture {i}.png")
+    return folder / "pictures.zip"
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny_sdxl_dir: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    weights = tmp_path_factory.mktemp("trained") / "weights.tar"
+    inputs = {**COG_SDXL_CALL, "input_images": f"@{pictures}", "base_model": str(tiny_sdxl_dir)}
+    return weights, run("train", inputs, "-o", str(weights))
+
+
+def test_a_cog_sdxl_call_trains_through_the_real_server(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+):
+    weights, result = trained
+    assert result.returncode == 0, result.stderr
+    with tarfile.open(weights) as archive:
+        assert {"lora.safetensors", "embeddings.pti", "special_params.json"} <= set(
+            archive.getnames()
+        )
+    assert weights.with_name("weights_report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_log_says_what_was_found_and_with_which_settings(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+):
+    log = trained[1].stderr
+    assert "3 images, 2 steps of 2 (lora)" in log
+    assert "seed=0" in log
+    assert "Traceback" not in log
+
+
+def test_the_weights_make_pictures_through_the_real_server(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    inputs = {
+        "prompt": "a photo of TOK on the beach",
+        "num_outputs": "2",
+        "num_inference_steps": "2",
+        "seed": "0",
+        "disable_safety_checker": "true",
+    }
+    result = run("predict", inputs, "-w", str(trained[0]), "-o", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    sizes = []
+    for path in sorted(tmp_path.iterdir()):
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            sizes.append(picture.size)
+    assert sizes == [(32, 32)] * 2  # the base model's own size: the archive says which base
+    assert "Seeds: 0, 1" in result.stderr
+
+
+def test_without_a_safety_checker_the_error_names_the_way_out(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    result = run("predict", {"prompt": "TOK"}, "-w", str(trained[0]), "-o", str(tmp_path))
+    assert result.returncode == 1
+    assert "disable_safety_checker=true makes pictures without it" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"max_train_steps": "0"}, "max_train_steps"),
+        ({"resolution": "100"}, "resolution must be a multiple of 8, got 100"),
+        ({"base_model": "no such model"}, "base_model 'no such model' was not found"),
+        ({"is_lora": "false", "method": "textual_inversion"}, "is_lora=False asks for the whole"),
+    ],
+    ids=["schema", "config", "download", "contradiction"],
+)
+def test_a_bad_value_fails_with_a_sentence_that_names_it(
+    pictures: Path, tmp_path: Path, inputs: dict[str, str], message: str
+):
+    call = {"input_images": f"@{pictures}", "base_model": "pocket", **inputs}
+    result = run("train", call, "-o", str(tmp_path / "w.tar"))
+    assert result.returncode == 1
+    assert message in result.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "w.tar").exists()
