@@ -137,6 +137,32 @@ def train(
         default="attention",
         choices=["attention", "cross_attention", "attention_feedforward", "all"],
     ),
+    autocaption: bool = Input(
+        description="Describe the pictures that have no caption with caption_model. Not with base_model=pocket, which knows a few words only.",
+        default=True,
+    ),
+    caption_model: str = Input(
+        description="Who describes the pictures; none captions them with caption_prefix alone.",
+        default="blip",
+        choices=["blip", "florence2", "none"],
+    ),
+    caption_suffix: str = Input(
+        description="End of the captions that are made for you.", default=""
+    ),
+    mask_background_weight: float = Input(
+        description="How much what a mask leaves out counts, from 0 to 1.",
+        default=0.01,
+        ge=0,
+        le=1,
+    ),
+    aspect_ratio_buckets: bool = Input(
+        description="Keep the shape of the pictures (SDXL's sizes, scaled to resolution) instead of cropping squares.",
+        default=False,
+    ),
+    upscale: bool = Input(
+        description="Enlarge pictures that are smaller than resolution with Swin2SR; false interpolates. Not with base_model=pocket.",
+        default=True,
+    ),
     ti_train_fraction: float = Input(
         description="Part of the training in which the token embeddings are trained; then they are frozen.",
         default=0.5,
@@ -150,10 +176,17 @@ def train(
         resolution=resolution,
         token_string=token_string,
         caption_prefix=caption_prefix,
+        caption_suffix=caption_suffix,
+        # the pocket base is for tries on a laptop: nothing is downloaded for it
+        autocaption=autocaption and base_model != "pocket",
+        caption_model=caption_model,  # pyright: ignore[reportArgumentType]
         mask_target_prompts=mask_target_prompts,
         crop_based_on_salience=crop_based_on_salience,
         use_face_detection_instead=use_face_detection_instead,
         clipseg_temperature=clipseg_temperature,
+        mask_background_weight=mask_background_weight,
+        aspect_ratio_buckets=aspect_ratio_buckets,
+        upscale=upscale and base_model != "pocket",
         input_images_filetype=input_images_filetype,  # pyright: ignore[reportArgumentType]
         verbose=verbose,
     )

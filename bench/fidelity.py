@@ -122,7 +122,9 @@ class Bench:
             **{k: v for k, v in TRAIN.items() if k != "base_model"} | {"seed": seed}
         )
         started = time.monotonic()
-        preparation = PreprocessConfig(resolution=config.resolution, verbose=False)
+        preparation = PreprocessConfig(
+            resolution=config.resolution, autocaption=False, verbose=False
+        )
         manifest = preprocess(SAMPLES / self.subject, preparation, out_dir / "prepared")
         result = run_training(manifest, POCKET, "pocket", config, asdict(config), out_dir)
         seconds = time.monotonic() - started

@@ -25,7 +25,7 @@ class PreprocessConfig:
     """Start of the captions that are made here; the user's own captions keep their text."""
     caption_suffix: str = ""
     """End of the captions that are made here."""
-    autocaption: bool = False
+    autocaption: bool = True
     """Describe each picture that has no caption with `caption_model`, between prefix and suffix."""
     caption_model: CaptionModel = "blip"
     """Which model `autocaption` uses; `none` captions with prefix and suffix alone."""
@@ -43,7 +43,7 @@ class PreprocessConfig:
     """Loss weight of what a mask leaves out, 0 to 1 (0.01 is the floor that cog-sdxl uses)."""
     aspect_ratio_buckets: bool = False
     """Keep each picture's shape (SDXL's bucket sizes, scaled to `resolution`): no square crops."""
-    upscale: bool = False
+    upscale: bool = True
     """Enlarge pictures smaller than the target with Swin2SR instead of Lanczos interpolation."""
     input_images_filetype: FileType = "infer"
     """What `input_images` must be; `infer` looks at the content."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pi_heif  # pyright: ignore[reportMissingTypeStubs]
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageChops, ImageCms
 
 MAX_PIXELS = 200_000_000
 """The largest phone cameras have 200 megapixels; more is a decompression bomb."""
@@ -100,12 +100,14 @@ def decode_picture(path: Path) -> DecodedPicture:
 
 
 def decode_mask(path: Path) -> Image.Image:
-    """Decode a mask at `path` to L, 8 bits: white counts, black does not.
+    """Decode a mask at `path` to L, 8 bits: white counts, black and transparent parts do not.
 
     Raises:
         UnreadablePictureError: as `decode_picture`.
     """
-    return decode_picture(path).pixels.convert("L")
+    decoded = decode_picture(path)
+    mask = decoded.pixels.convert("L")
+    return mask if decoded.alpha is None else ImageChops.multiply(mask, decoded.alpha)
 
 
 def _to_upright_srgb(image: Image.Image, num_frames: int) -> DecodedPicture:

@@ -1,11 +1,14 @@
 """What the trainer reads: one prepared example a line, in a file beside the prepared pictures."""
 
+import csv
+import io
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
 
 MANIFEST_NAME = "manifest.jsonl"
+CAPTIONS_NAME = "captions.csv"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,17 @@ class Manifest:
         lines = (json.dumps(asdict(example), ensure_ascii=False) for example in self.examples)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return path
+
+    def captions_csv(self) -> bytes:
+        """Return the captions as a table: put it, edited, into the archive next time.
+
+        Columns are `caption` and `image_file`, the picture's path in the user's archive.
+        """
+        text = io.StringIO()
+        table = csv.writer(text)
+        table.writerow(("caption", "image_file"))
+        table.writerows((example.caption, example.source_name) for example in self.examples)
+        return text.getvalue().encode("utf-8-sig")  # Excel needs the mark
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest":

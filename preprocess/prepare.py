@@ -6,10 +6,10 @@ from pathlib import Path
 
 from preprocess.archive import extract_archive
 from preprocess.caption_files import read_captions
-from preprocess.captions import make_caption, save_captions, with_token
+from preprocess.captions import make_caption, with_token
 from preprocess.config import PreprocessConfig
 from preprocess.decoding import own_pixel_limit
-from preprocess.manifest import MANIFEST_NAME, Manifest, TrainingExample
+from preprocess.manifest import CAPTIONS_NAME, MANIFEST_NAME, Manifest, TrainingExample
 from preprocess.model_passes import (
     ModelSources,
     add_face_masks,
@@ -72,7 +72,7 @@ def preprocess(
         examples = _caption(examples, user_captions, config, models, prepared_dir)
         manifest = Manifest(directory=prepared_dir, examples=tuple(examples))
         manifest.save()
-        save_captions(manifest)
+        Path(prepared_dir, CAPTIONS_NAME).write_bytes(manifest.captions_csv())
         for path in prepared_dir.iterdir():
             path.rename(out_dir / path.name)
     if config.verbose:
@@ -89,7 +89,9 @@ def _read_pictures(
     decoded_dir.mkdir()
     extracted = extract_archive(archive, unpacked_dir, filetype=config.input_images_filetype)
     files = sort_files(extracted.files)
-    if not files.pictures and not files.problems:
+    if not files.pictures:
+        if files.problems:
+            raise unreadable(archive.name, files.problems)
         raise no_pictures(archive.name, extracted)
     log_found(archive.name, extracted, files)
     captions = read_captions(files.caption_files, [source.file.name for source in files.pictures])

@@ -78,6 +78,8 @@ def load_lora(unet: UNet2DConditionModel, state: dict[str, Tensor]) -> None:
                 f"the LoRA has weights for the layer {path} with {value.shape[1]} inputs, which "
                 "this base model does not have: it was trained on another base model"
             )
+    # in the U-Net's own dtype: outside of autocast float32 matrices would not meet half activations
+    state = {key: value.to(unet.dtype) for key, value in state.items()}
     unet.load_lora_adapter(state, prefix=None, adapter_name=ADAPTER)
 
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import SchedulerMixin, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, SchedulerMixin, StableDiffusionXLPipeline
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
+from torch import Tensor
 
 from sdxl.models import SDXLModels
 from sdxl.prompt import Pooling, encode_prompts
@@ -51,7 +53,8 @@ def sample(
     """
     positive = encode_prompts(prompts, models, pooling)
     negative = encode_prompts([settings.negative_prompt] * len(prompts), models, pooling)
-    output = _build_pipeline(models, scheduler)(
+    pipeline = _build_pipeline(models, scheduler)
+    latents = pipeline(
         prompt_embeds=positive.prompt_embeds,
         pooled_prompt_embeds=positive.pooled_prompt_embeds,
         negative_prompt_embeds=negative.prompt_embeds,
@@ -61,9 +64,20 @@ def sample(
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="pil",
-    )
-    return list(output.images)
+        output_type="latent",
+    ).images
+    return [_decode(models.vae, latent, pipeline.image_processor) for latent in latents]
+
+
+def _decode(vae: AutoencoderKL, latent: Tensor, image_processor: VaeImageProcessor) -> Image.Image:
+    """Decode one picture's latent, (4, h, w), in the VAE's own dtype.
+
+    The pipeline would feed half-precision latents to a float32 VAE; one at a time bounds memory.
+    """
+    scaled = latent[None].to(vae.dtype) / vae.config["scaling_factor"]
+    with torch.no_grad():
+        pixels = vae.decode(scaled).sample
+    return image_processor.postprocess(pixels, output_type="pil")[0]
 
 
 def _build_pipeline(models: SDXLModels, scheduler: SchedulerMixin) -> StableDiffusionXLPipeline:

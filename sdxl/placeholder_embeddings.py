@@ -16,7 +16,9 @@ class ExtendedEmbedding(nn.Module):
         """Put a float32 copy of `placeholder_rows`, (n, dim), behind `table`."""
         super().__init__()
         self.table = table
-        self.placeholder_rows = nn.Parameter(placeholder_rows.detach().float().clone())
+        # behind the table, since a text encoder takes its first parameter's dtype for its own
+        rows = placeholder_rows.detach().float().clone()
+        self.placeholder = nn.Embedding.from_pretrained(rows, freeze=False)
 
     @property
     def weight(self) -> Tensor:
@@ -27,7 +29,7 @@ class ExtendedEmbedding(nn.Module):
         """Look up ids, (B, T) int64; ids past the table are new rows. Returns (B, T, dim)."""
         size = self.table.num_embeddings
         known = self.table(input_ids.clamp(max=size - 1))
-        new = nn.functional.embedding((input_ids - size).clamp(min=0), self.placeholder_rows)
+        new = self.placeholder((input_ids - size).clamp(min=0))
         return torch.where((input_ids >= size)[..., None], new.to(known.dtype), known)
 
 
@@ -106,7 +108,7 @@ class InstalledEmbeddings:
 
     def parameters(self) -> list[nn.Parameter]:
         """The new rows of the first and of the second text encoder, each (n, dim) float32."""
-        return [e.get_input_embeddings().placeholder_rows for e in _text_encoders(self._models)]
+        return [e.get_input_embeddings().placeholder.weight for e in _text_encoders(self._models)]
 
     def state(self) -> PlaceholderEmbeddings:
         """Return a copy of the rows as they are now, on the CPU."""

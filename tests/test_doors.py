@@ -61,10 +61,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(
-    tiny_sdxl_dir: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     weights = tmp_path_factory.mktemp("trained") / "weights.tar"
-    inputs = {**COG_SDXL_CALL, "input_images": f"@{pictures}", "base_model": str(tiny_sdxl_dir)}
+    inputs = {**COG_SDXL_CALL, "input_images": f"@{pictures}", "base_model": "pocket"}
     return weights, run("train", inputs, "-o", str(weights))
 
 
@@ -106,7 +106,7 @@ def test_the_weights_make_pictures_through_the_real_server(
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             sizes.append(picture.size)
-    assert sizes == [(32, 32)] * 2  # the base model's own size: the archive says which base
+    assert sizes == [(128, 128)] * 2  # the base model's own size: the archive says which base
     assert "Seeds: 0, 1" in result.stderr
 
 
@@ -122,17 +122,19 @@ def test_without_a_safety_checker_the_error_names_the_way_out(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
+        ({"base_model": "TINY"}, "Ways out: set caption_model=none"),
         ({"max_train_steps": "0"}, "max_train_steps"),
         ({"resolution": "100"}, "resolution must be a multiple of 8, got 100"),
         ({"base_model": "no such model"}, "base_model 'no such model' was not found"),
         ({"is_lora": "false", "method": "textual_inversion"}, "is_lora=False asks for the whole"),
     ],
-    ids=["schema", "config", "download", "contradiction"],
+    ids=["captioner", "schema", "config", "download", "contradiction"],
 )
 def test_a_bad_value_fails_with_a_sentence_that_names_it(
-    pictures: Path, tmp_path: Path, inputs: dict[str, str], message: str
+    pictures: Path, tmp_path: Path, tiny_sdxl_dir: Path, inputs: dict[str, str], message: str
 ):
     call = {"input_images": f"@{pictures}", "base_model": "pocket", **inputs}
+    call["base_model"] = call["base_model"].replace("TINY", str(tiny_sdxl_dir))
     result = run("train", call, "-o", str(tmp_path / "w.tar"))
     assert result.returncode == 1
     assert message in result.stderr.strip().splitlines()[-1]

@@ -8,7 +8,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from sdxl.models import SDXLModels, load_models
@@ -38,9 +43,23 @@ def write_tiny_sdxl(directory: Path, prediction_type: str = "epsilon", seed: int
     return directory
 
 
-def load_tiny_sdxl(directory: Path) -> SDXLModels:
-    """Load it as training on a CPU does."""
-    return load_models(directory, CPU, torch.float32)
+def load_tiny_sdxl(directory: Path, dtype: torch.dtype = torch.float32) -> SDXLModels:
+    """Load it on the CPU; with bfloat16 it is handled as it would be on a GPU."""
+    return load_models(directory, CPU, dtype)
+
+
+def plain_pipeline(models: SDXLModels) -> StableDiffusionXLPipeline:
+    """diffusers' own pipeline around the models, without a line of ours."""
+    return StableDiffusionXLPipeline(
+        vae=models.vae,
+        text_encoder=models.text_encoder,
+        text_encoder_2=models.text_encoder_2,
+        tokenizer=models.tokenizer,
+        tokenizer_2=models.tokenizer_2,
+        unet=models.unet,
+        scheduler=EulerDiscreteScheduler.from_config(models.scheduler_config),
+        add_watermarker=False,
+    )
 
 
 def _networks() -> dict[str, torch.nn.Module]:

@@ -1,7 +1,5 @@
 """A whole training run: load, look, cache, train, look again, save."""
 
-import csv
-import io
 import logging
 import sys
 import time
@@ -15,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from preprocess.manifest import Manifest
+from preprocess.manifest import CAPTIONS_NAME, Manifest
 from sdxl.concept import Concept
 from sdxl.lora import add_lora, lora_state_dict
 from sdxl.models import SDXLModels, load_models
@@ -70,7 +68,7 @@ def run_training(
         models = _load(base_dir, config, accelerator)
     _log_plan(manifest, models, config, accelerator)
     prompts = preview_prompts(concept.trigger, manifest.examples[0].caption)
-    with clock.phase("sample pictures before"):
+    with clock.phase("sample pictures before"), accelerator.autocast():
         before = preview_pictures(models, prompts, [], config.resolution)
     with clock.phase("encode the pictures"):
         dataset = LatentDataset(manifest, models.vae)
@@ -82,13 +80,13 @@ def run_training(
             models, embeddings, concept, dataset, config, accelerator, observer.after_step
         )
         observer.progress.close()
-    with clock.phase("sample pictures after"):
-        models.to(accelerator.device)
+    models.to(accelerator.device)
+    with clock.phase("sample pictures after"), accelerator.autocast():
         after = preview_pictures(models, prompts, [concept], config.resolution)
 
     record = _record(base_model, config, settings, losses)
     weights = _collect(models, embeddings, concept, config, record)
-    extra = {"captions.csv": _captions_csv(manifest), **observer.checkpoints}
+    extra = {CAPTIONS_NAME: manifest.captions_csv(), **observer.checkpoints}
     result = TrainingResult(weights=out_dir / ARCHIVE_NAME, report=out_dir / REPORT_NAME)
     save_weights(weights, result.weights, extra)
     report = TrainReport(
@@ -219,11 +217,3 @@ def _log_plan(
         accelerator.device,
         accelerator.mixed_precision if accelerator.mixed_precision != "no" else "float32",
     )
-
-
-def _captions_csv(manifest: Manifest) -> bytes:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("image_file", "caption"))
-    rows.writerows((example.source_name, example.caption) for example in manifest.examples)
-    return text.getvalue().encode()

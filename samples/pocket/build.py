@@ -107,7 +107,7 @@ def _train_decoder(plan: Plan) -> None:
     folder = plan.work / "decoder"
     if not _has_weights(folder):
         recipe = train_vae.VaeRecipe(
-            plan.decoder_steps, peak=3e-3, decoder_only=True, seed=1, half=plan.half
+            plan.decoder_steps, peak=2e-3, decoder_only=True, seed=1, half=plan.half
         )
         pictures = data.pictures(plan.work / "data")
         train_vae.train(folder, recipe, pictures, start=plan.work / "vae")
@@ -177,7 +177,7 @@ def run(plan: Plan, stages: Sequence[str] = tuple(STAGES)) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     default = Plan()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Makes the pocket base from nothing.")
     parser.add_argument("--work-dir", type=Path, default=default.work)
     parser.add_argument("--output", type=Path, default=default.output)
     parser.add_argument("--stage", choices=tuple(STAGES), help="run only this one")

@@ -58,9 +58,8 @@ class MuonAdam(torch.optim.Optimizer):
         super().__init__([g for g in groups if g["params"]], {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Updates all weights that have a gradient."""
-        del closure
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if group["kind"] == "muon":
@@ -71,11 +70,13 @@ class MuonAdam(torch.optim.Optimizer):
     def _muon(self, weights: list[nn.Parameter], group: dict) -> None:
         by_shape: dict[tuple[int, ...], list] = defaultdict(list)
         for weight in weights:
-            state = self.state[weight]
+            state, gradient = self.state[weight], weight.grad
+            assert gradient is not None
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
-            state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-            update = weight.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            # Nesterov's look ahead: the momentum as it will be, were the gradient to stay.
+            update = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
             tall = update.shape[0] > update.shape[1]
             update = update.T if tall else update
             by_shape[tuple(update.shape)].append((weight, update, tall))

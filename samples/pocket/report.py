@@ -52,7 +52,7 @@ PROMPTS = (
 
 def load(folder: Path) -> StableDiffusionXLPipeline:
     """The exported base in float32, which is what a CPU computes in."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.unet.set_attn_processor(AttnProcessor())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -73,7 +73,7 @@ def sample(
             generator=generators,
             output_type="np",
         )
-        pictures.append((result.images * 255 + 0.5).astype(np.uint8))
+        pictures.append((np.asarray(result.images) * 255 + 0.5).astype(np.uint8))
         logger.info("sampled %d of %d", start + len(chunk), len(prompts))
     return np.concatenate(pictures)
 

@@ -272,4 +272,5 @@ def train(
             trainer.report(step + 1, smooth, clock)
             checkpoint.save(step + 1)
     trainer.report(recipe.steps, smooth, clock)
+    folder.mkdir(parents=True, exist_ok=True)
     torch.save(trainer.average.module.state_dict(), folder / "networks.pt")

@@ -101,9 +101,9 @@ class _Trainer:
         self.pictures = torch.from_numpy(pictures)
         self.validation = to_tensor(self.pictures[:HELD_OUT]).to(device())
         if recipe.decoder_only:
-            vae.requires_grad_(False)
-            vae.decoder.requires_grad_(True)
-            vae.post_quant_conv.requires_grad_(True)
+            for name, parameter in vae.named_parameters():
+                decodes = name.startswith(("decoder.", "post_quant_conv."))
+                parameter.requires_grad_(decodes)
         self.trained = [p for p in vae.parameters() if p.requires_grad]
         self.optimizer = MuonAdam(self.trained, recipe.peak)
         self.average = Average(vae, 0.998)

@@ -8,10 +8,11 @@ from PIL import Image
 from inference.fine_tune import AppliedFineTune
 from inference.generator import PictureGenerator
 from inference.request import GenerationRequest
-from inference.schedulers import SCHEDULERS
+from inference.schedulers import SCHEDULERS, build_scheduler
 from sdxl.concept import Concept
 from sdxl.lora import add_lora, lora_state_dict, remove_lora
 from sdxl.models import SDXLModels
+from sdxl.pipeline import SamplerSettings, sample
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.weights.trained import TrainedWeights
 from tests.tiny_sdxl import load_tiny_sdxl
@@ -93,6 +94,18 @@ def test_each_output_has_its_own_seed_and_can_be_made_again_alone(generator: Pic
 def test_every_scheduler_makes_a_picture(generator: PictureGenerator, name: str):
     picture = make(generator, scheduler=name, num_inference_steps=4)[0]
     assert picture.std() > 0
+
+
+def test_a_half_precision_base_decodes_in_float32_as_on_a_gpu(
+    tiny_sdxl_dir: Path, weights: TrainedWeights
+):
+    models = load_tiny_sdxl(tiny_sdxl_dir, torch.bfloat16)
+    AppliedFineTune(weights, models)
+    settings = SamplerSettings(height_px=64, width_px=64, num_inference_steps=2, guidance_scale=2.0)
+    scheduler = build_scheduler("K_EULER", models.scheduler_config)
+    half = sample(models, scheduler, ["a <s0><s1>"] * 2, [0, 1], settings)
+    assert models.vae.dtype == torch.float32
+    assert all(picture.size == (64, 64) and np.asarray(picture).std() > 0 for picture in half)
 
 
 def test_an_unknown_scheduler_is_refused_with_those_that_exist(generator: PictureGenerator):

@@ -1,26 +1,6 @@
 import pytest
 
-from preprocess.captions import contains_token, make_caption, with_token
-from sdxl.concept import occurs
-
-
-@pytest.mark.parametrize(
-    ("caption", "token", "is_there"),
-    [
-        ("a photo of TOK, on a hill", "TOK", True),
-        ("TOK's hat", "TOK", True),
-        ("TOKYO at night", "TOK", False),
-        ("a tok", "TOK", False),
-        ("<TOK> here", "<TOK>", True),
-        ("made with C++", "C++", True),
-        ("a b", "a.b", False),
-    ],
-)
-def test_the_token_counts_as_a_whole_word_in_its_own_case(
-    caption: str, token: str, is_there: bool
-) -> None:
-    assert contains_token(caption, token) is is_there
-    assert occurs(token, caption) is is_there  # what training replaces
+from preprocess.captions import make_caption, with_token
 
 
 def test_a_missing_token_is_put_in_front() -> None:

@@ -206,3 +206,12 @@ def test_a_mask_is_read_as_gray(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(file.getvalue())
     mask = decode_mask(tmp_path / "m.png")
     assert (mask.mode, mask.getextrema()) == ("L", (255, 255))
+
+
+def test_transparent_parts_of_a_mask_do_not_count(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    image.paste((255, 255, 255, 255), (0, 0, 4, 8))
+    image.save(tmp_path / "m.png")
+    mask = decode_mask(tmp_path / "m.png")
+    assert mask.getpixel((0, 0)) == 255
+    assert mask.getpixel((7, 7)) == 0

@@ -36,7 +36,7 @@ def test_every_picture_comes_in_exactly_once_or_is_named(tree, junk: set[str], w
     members = {
         name: (BAD if name in bad else GOOD)[name.rpartition(".")[2]] for name in names
     } | dict.fromkeys(junk, b"x")
-    config = PreprocessConfig(resolution=64, verbose=False)
+    config = PreprocessConfig(resolution=64, verbose=False, autocaption=False, upscale=False)
     with tempfile.TemporaryDirectory() as folder:
         archive = writer(Path(folder, "upload"), members)
         out = Path(folder, "out")

@@ -15,6 +15,8 @@ from preprocess.prepare import preprocess
 from preprocess.swin2sr import Swin2SRUpscaler
 from tests.preprocess.files import DATA, encode, names_below, picture, png, write_zip
 
+WITHOUT_MODELS = {"autocaption": False, "upscale": False}
+
 FACE = (DATA / "astronaut.jpg").read_bytes()
 
 
@@ -23,7 +25,9 @@ def prepare(
 ) -> Manifest:
     archive = write_zip(tmp_path / "data.zip", members)
     settings = {"resolution": 64} | settings
-    return preprocess(archive, PreprocessConfig(**settings), tmp_path / "out", models)
+    return preprocess(
+        archive, PreprocessConfig(**{**WITHOUT_MODELS, **settings}), tmp_path / "out", models
+    )
 
 
 def open_mask(manifest: Manifest, example: TrainingExample) -> Image.Image:

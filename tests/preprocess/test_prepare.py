@@ -12,12 +12,18 @@ from preprocess.pictures import center_of_mass
 from preprocess.prepare import preprocess
 from tests.preprocess.files import encode, names_below, picture, png, write_folder, write_zip
 
+WITHOUT_MODELS = {"autocaption": False, "upscale": False}
+
 RED, BLUE, BLACK, WHITE = (255, 0, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
 
 
 def prepare(tmp_path: Path, members: dict[str, bytes], **settings: object) -> Manifest:
     archive = write_zip(tmp_path / "data.zip", members)
-    return preprocess(archive, PreprocessConfig(resolution=64, **settings), tmp_path / "out")
+    return preprocess(
+        archive,
+        PreprocessConfig(**{**WITHOUT_MODELS, "resolution": 64, **settings}),
+        tmp_path / "out",
+    )
 
 
 def test_pictures_become_examples_of_the_resolution(tmp_path: Path) -> None:
@@ -43,7 +49,9 @@ def test_pictures_become_examples_of_the_resolution(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resolution", [64, 128])
 def test_resolution_sets_the_size(tmp_path: Path, resolution: int) -> None:
     archive = write_zip(tmp_path / "data.zip", {"a.png": png(300, 200)})
-    manifest = preprocess(archive, PreprocessConfig(resolution=resolution), tmp_path / "out")
+    manifest = preprocess(
+        archive, PreprocessConfig(resolution=resolution, **WITHOUT_MODELS), tmp_path / "out"
+    )
     assert manifest.examples[0].target_size == (resolution, resolution)
 
 
@@ -72,7 +80,7 @@ def test_the_same_archive_gives_the_same_bytes(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "data.zip", members)
     folder = write_folder(tmp_path / "data", dict(reversed(members.items())))
     for upload, out in ((archive, "one"), (folder, "two")):
-        preprocess(upload, PreprocessConfig(resolution=64), tmp_path / out)
+        preprocess(upload, PreprocessConfig(resolution=64, **WITHOUT_MODELS), tmp_path / out)
     assert names_below(tmp_path / "one") == names_below(tmp_path / "two")
     for name in names_below(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -105,6 +113,8 @@ def test_all_bad_pictures_are_listed_at_once(tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match=r"^input_images: 7 files of data\.zip cannot") as raised:
         prepare(tmp_path, members)
+    with pytest.raises(ValueError, match=r"1 file of data\.zip cannot be used.*b\.jpg"):
+        prepare(tmp_path, {"b.jpg": b"<html>"})
     for says in (
         r"x/cut\.png: it is damaged",
         r"b\.jpg: it holds no picture \(web page\)",
@@ -156,7 +166,9 @@ def test_returned_captions_can_be_edited_and_fed_in_again(tmp_path: Path) -> Non
     first = prepare(tmp_path, {**members, "captions.csv": captions.encode()})
     returned = (first.directory / "captions.csv").read_bytes()
     archive = write_zip(tmp_path / "again.zip", {**members, "captions.csv": returned})
-    again = preprocess(archive, PreprocessConfig(resolution=64), tmp_path / "again")
+    again = preprocess(
+        archive, PreprocessConfig(resolution=64, **WITHOUT_MODELS), tmp_path / "again"
+    )
     assert again.examples == first.examples
     with (again.directory / "captions.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -234,7 +246,7 @@ def test_transparency_is_a_mask_and_the_users_own_mask_wins(tmp_path: Path) -> N
 
 def test_buckets_keep_the_shape(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "data.zip", {"a.png": png(400, 300), "b.png": png(300, 400)})
-    config = PreprocessConfig(resolution=256, aspect_ratio_buckets=True)
+    config = PreprocessConfig(resolution=256, aspect_ratio_buckets=True, **WITHOUT_MODELS)
     first, second = preprocess(archive, config, tmp_path / "out").examples
     assert first.target_size == (224, 288)
     assert second.target_size == (288, 224)

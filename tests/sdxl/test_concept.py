@@ -33,9 +33,20 @@ def test_without_concepts_a_prompt_stays_as_it_is():
     assert expand("a photo of TOK", []) == "a photo of TOK"
 
 
-def test_occurs_tells_whole_words_from_parts():
-    assert occurs("TOK", "a TOK.")
-    assert not occurs("TOK", "TOKYO tok")
+@pytest.mark.parametrize(
+    ("caption", "token", "is_there"),
+    [
+        ("a photo of TOK, on a hill", "TOK", True),
+        ("TOK's hat", "TOK", True),
+        ("TOKYO at night", "TOK", False),
+        ("a tok", "TOK", False),
+        ("<TOK> here", "<TOK>", True),
+        ("made with C++", "C++", True),
+        ("a b", "a.b", False),
+    ],
+)
+def test_a_trigger_counts_as_a_whole_word_in_its_own_case(caption: str, token: str, is_there: bool):
+    assert occurs(token, caption) is is_there
 
 
 @pytest.mark.parametrize("trigger", ["", " TOK", "<s0>"])

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.prompt import TokenIds, encode_prompts, encode_tokens, tokenize
+from tests.tiny_sdxl import load_tiny_sdxl
 
 TOKENS = ("<s0>", "<s1>")
 PROMPT = "a photo of <s0><s1> on the beach"
@@ -73,6 +76,14 @@ def test_ids_of_the_table_are_looked_up_unchanged(tiny_models: SDXLModels):
     ids = torch.arange(709)[None]
     random_embeddings(tiny_models).install(tiny_models)
     assert torch.equal(tiny_models.text_encoder.get_input_embeddings()(ids), table(ids))
+
+
+def test_a_half_precision_encoder_stays_one(tiny_sdxl_dir: Path):
+    models = load_tiny_sdxl(tiny_sdxl_dir, torch.bfloat16)
+    installed = random_embeddings(models).install(models)
+    assert models.text_encoder.dtype == models.text_encoder_2.dtype == torch.bfloat16
+    assert {rows.dtype for rows in installed.parameters()} == {torch.float32}
+    assert encode_prompts([PROMPT], models).prompt_embeds.dtype == torch.bfloat16
 
 
 def test_training_installed_rows_leaves_their_source_alone(tiny_models: SDXLModels):

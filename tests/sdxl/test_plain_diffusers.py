@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
 from inference.generator import PictureGenerator
 from inference.request import GenerationRequest
 from sdxl.weights.archive import save_weights
 from tests.inference.test_generator import make_weights
-from tests.tiny_sdxl import END_OF_TEXT, load_tiny_sdxl
+from tests.tiny_sdxl import END_OF_TEXT, load_tiny_sdxl, plain_pipeline
 
 
 def test_the_webui_files_give_the_same_pictures_in_plain_diffusers(
@@ -32,16 +31,7 @@ def test_the_webui_files_give_the_same_pictures_in_plain_diffusers(
     )  # fmt: skip
     ours = np.asarray(PictureGenerator(tiny_sdxl_dir, weights).generate(request)[0])
 
-    pipe = StableDiffusionXLPipeline(
-        vae=models.vae,
-        text_encoder=models.text_encoder,
-        text_encoder_2=models.text_encoder_2,
-        tokenizer=models.tokenizer,
-        tokenizer_2=models.tokenizer_2,
-        unet=models.unet,
-        scheduler=_euler(tiny_sdxl_dir),
-        add_watermarker=False,
-    )
+    pipe = plain_pipeline(models)
     pipe.load_lora_weights(tmp_path / "webui" / "TOK.safetensors")
     embedding = load_file(tmp_path / "webui" / "TOK_embedding.safetensors")
     for name, encoder, tokenizer in (
@@ -60,9 +50,3 @@ def test_the_webui_files_give_the_same_pictures_in_plain_diffusers(
     assert np.abs(theirs * 255 - ours).mean() < 1.0
     base = np.asarray(PictureGenerator(tiny_sdxl_dir, None).generate(request)[0])
     assert np.abs(theirs * 255 - base).mean() > 5.0
-
-
-def _euler(directory: Path) -> object:
-    from diffusers import EulerDiscreteScheduler
-
-    return EulerDiscreteScheduler.from_pretrained(directory / "scheduler")

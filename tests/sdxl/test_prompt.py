@@ -6,6 +6,7 @@ import torch
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.prompt import encode_prompts, pooled_position, tokenize
+from tests.tiny_sdxl import END_OF_TEXT, plain_pipeline
 
 
 @pytest.fixture
@@ -33,19 +34,10 @@ def test_the_pooled_embedding_is_read_at_the_first_end_of_text():
 
 
 def test_a_prompt_without_placeholders_is_encoded_as_diffusers_does(tiny_models: SDXLModels):
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
-
-    tiny_models.text_encoder_2.text_model.eos_token_id = 708  # without new tokens both agree
-    pipeline = StableDiffusionXLPipeline(
-        vae=tiny_models.vae,
-        text_encoder=tiny_models.text_encoder,
-        text_encoder_2=tiny_models.text_encoder_2,
-        tokenizer=tiny_models.tokenizer,
-        tokenizer_2=tiny_models.tokenizer_2,
-        unet=tiny_models.unet,
-        scheduler=EulerDiscreteScheduler(),
-        add_watermarker=False,
+    tiny_models.text_encoder_2.text_model.eos_token_id = (
+        END_OF_TEXT  # without new tokens both agree
     )
+    pipeline = plain_pipeline(tiny_models)
     expected, _, expected_pooled, _ = pipeline.encode_prompt(
         "a red ball on the beach", do_classifier_free_guidance=False
     )

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from preprocess.manifest import Manifest
@@ -13,6 +15,7 @@ from sdxl.concept import Concept
 from sdxl.lora import add_lora, lora_state_dict
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import InstalledEmbeddings, PlaceholderEmbeddings
+from tests.tiny_sdxl import load_tiny_sdxl
 from trainer.config import TrainConfig
 from trainer.dataset import LatentDataset
 from trainer.loop import train_loop
@@ -27,8 +30,16 @@ CONFIG = TrainConfig(
 class Run:
     """One training of a tiny model, and what was seen on the way."""
 
-    def __init__(self, models: SDXLModels, manifest: Manifest, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        models: SDXLModels,
+        manifest: Manifest,
+        config: TrainConfig,
+        mixed_precision: str = "no",
+    ) -> None:
         self.models = models
+        AcceleratorState._reset_state()
+        accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
         generator = torch.Generator().manual_seed(config.seed)
         start = PlaceholderEmbeddings.random(CONCEPT.placeholder_tokens, models, generator)
         if config.method == "lora":
@@ -38,7 +49,7 @@ class Run:
         self.lora = [lora_state_dict(models.unet) if config.method == "lora" else {}]
         dataset = LatentDataset(manifest, models.vae)
         self.losses = train_loop(
-            models, self.embeddings, CONCEPT, dataset, config, Accelerator(cpu=True), self._look
+            models, self.embeddings, CONCEPT, dataset, config, accelerator, self._look
         )
 
     def _look(self, step: int, losses: Tensor) -> None:
@@ -91,9 +102,7 @@ def test_epochs_end_the_run_if_they_come_first(run: Callable[..., Run]):
     assert len(run(num_train_epochs=1, max_train_steps=50).losses) == 2  # 3 pictures, 2 a batch
 
 
-def test_the_base_never_changes(run: Callable[..., Run], tiny_sdxl_dir: object):
-    from tests.tiny_sdxl import load_tiny_sdxl
-
+def test_the_base_never_changes(run: Callable[..., Run], tiny_sdxl_dir: Path):
     result = run()
     base = load_tiny_sdxl(tiny_sdxl_dir)
     for name in ("text_encoder", "text_encoder_2", "unet", "vae"):
@@ -122,18 +131,29 @@ def test_full_training_really_trains_the_unet(run: Callable[..., Run], tiny_mode
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     run: Callable[..., Run],
-    tiny_sdxl_dir: object,
+    tiny_sdxl_dir: Path,
     make_manifest: Callable[..., Manifest],
     seed: int,
 ):
-    from tests.tiny_sdxl import load_tiny_sdxl
-
     losses = run(seed=seed).losses
     manifest = make_manifest(3, size=(64, 64))
     again = Run(load_tiny_sdxl(tiny_sdxl_dir), manifest, replace(CONFIG, seed=seed))
     assert again.losses == losses
     other = Run(load_tiny_sdxl(tiny_sdxl_dir), manifest, replace(CONFIG, seed=seed + 1))
     assert other.losses != losses
+
+
+def test_a_bfloat16_base_trains_float32_weights_as_on_a_gpu(
+    tiny_sdxl_dir: Path, make_manifest: Callable[..., Manifest]
+):
+    models = load_tiny_sdxl(tiny_sdxl_dir, torch.bfloat16)
+    manifest = make_manifest(3, size=(64, 64))
+    result = Run(models, manifest, CONFIG, mixed_precision="bf16")
+    assert all(moved(result.lora, step) for step in range(4))
+    assert [moved(result.rows, step) for step in range(4)] == [True, True, False, False]
+    assert {value.dtype for value in result.lora[-1].values()} == {torch.float32}
+    full_precision = Run(load_tiny_sdxl(tiny_sdxl_dir), manifest, CONFIG).losses
+    assert result.losses == pytest.approx(full_precision, rel=0.02)
 
 
 def test_a_caption_without_the_trigger_trains_no_embedding(run: Callable[..., Run]):

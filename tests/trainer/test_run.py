@@ -1,14 +1,20 @@
+import base64
+import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from preprocess.manifest import Manifest
 from sdxl.weights.archive import load_weights
 from trainer.config import TrainConfig
+from trainer.report import TrainReport, write_report
 from trainer.run import TrainingResult, run_training
 
 CONFIG = TrainConfig(
@@ -145,8 +151,6 @@ def test_a_resolution_far_from_the_bases_own_is_warned_of(
 def test_progress_is_in_the_form_that_replicates_client_parses(
     train: Callable[..., TrainingResult], capfd: pytest.CaptureFixture[str]
 ):
-    import re
-
     train(max_train_steps=3)
     lines = capfd.readouterr().err.splitlines()
     # replicate.prediction.Progress
@@ -154,3 +158,26 @@ def test_progress_is_in_the_form_that_replicates_client_parses(
     parsed = [match.groups() for match in map(pattern.match, lines) if match]
     assert parsed[-1] == ("100", "3", "3")
     assert any("loss=" in line and "images/s" in line for line in lines)
+
+
+def test_the_report_lays_the_mask_over_the_picture(
+    make_manifest: Callable[..., Manifest], tmp_path: Path
+):
+    def page(mask: bool) -> str:
+        manifest = make_manifest(1, size=(64, 64))
+        if mask:
+            Image.new("L", (64, 64), 0).save(manifest.directory / "mask.png")
+            example = replace(manifest.examples[0], mask_path="mask.png", notes=("masked",))
+            manifest = replace(manifest, examples=(example,))
+        report = TrainReport(
+            manifest=manifest, trigger="TOK", base_model="tiny", settings={}, losses=[0.1],
+            pivot_step=1, previews=(), seconds={}, archive_bytes=1,
+        )  # fmt: skip
+        write_report(report, tmp_path / "report.html")
+        return (tmp_path / "report.html").read_text()
+
+    plain, masked = page(mask=False), page(mask=True)
+    assert "masked" in masked
+    pictures = [re.search('base64,([^"]+)', text)[1] for text in (plain, masked)]  # pyright: ignore[reportOptionalSubscript]
+    reds = [np.asarray(Image.open(io.BytesIO(base64.b64decode(p))))[..., 0] for p in pictures]
+    assert reds[1].mean() > reds[0].mean() + 20
