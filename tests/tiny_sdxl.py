@@ -20,8 +20,8 @@ from sdxl.models import SDXLModels, load_models
 
 POCKET = Path(__file__).parent.parent / "samples" / "pocket-sdxl"
 NATIVE_PX = 32
-VOCABULARY = 709  # the pocket tokenizers'
-END_OF_TEXT = 708
+VOCABULARY = 711  # the pocket tokenizers'
+END_OF_TEXT = 710
 CPU = torch.device("cpu")
 
 
@@ -72,7 +72,7 @@ def _networks() -> dict[str, torch.nn.Module]:
             num_attention_heads=2,
             projection_dim=width,
             max_position_embeddings=77,
-            bos_token_id=707,
+            bos_token_id=709,
             eos_token_id=2,
         )
 

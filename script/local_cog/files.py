@@ -1,8 +1,8 @@
 """Files on their way to the server and back.
 
-Cog takes a file as an address or as a data URI, but a request ends at 64 MB and a training archive
-may be larger. So inputs are offered by a small HTTP server of our own, as Replicate offers them.
-Results come back as data URIs.
+Cog takes a file as an address or as a data URI, but a request ends at 100 MB, which is a file of
+75 MB, and a training archive may be larger. So inputs are offered by a small HTTP server of our
+own, as Replicate offers them. Results come back as data URIs.
 """
 
 import base64

@@ -10,7 +10,7 @@ TRAIN: dict[str, Any] = {
     "resolution": 128,
     "max_train_steps": 300,
     "train_batch_size": 4,
-    "lora_lr": 2e-3,
+    "lora_lr": 1e-3,
     "ti_lr": 1e-2,
     "lora_rank": 8,
     "lora_target": "all",

@@ -53,7 +53,7 @@ def test_a_folder_is_zipped_on_the_way(run: Run, tmp_path: Path) -> None:
     assert r"b'PK\x03\x04'" in result.stderr
 
 
-def test_an_archive_above_the_server_s_64_mb_limit_arrives(run: Run, tmp_path: Path) -> None:
+def test_an_archive_above_the_server_s_limit_for_requests_arrives(run: Run, tmp_path: Path) -> None:
     archive = tmp_path / "large.zip"
     with archive.open("wb") as file:
         file.truncate(80 << 20)

@@ -6,9 +6,10 @@ import torch
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.prompt import TokenIds, encode_prompts, encode_tokens, tokenize
-from tests.tiny_sdxl import load_tiny_sdxl
+from tests.tiny_sdxl import END_OF_TEXT, VOCABULARY, load_tiny_sdxl
 
 TOKENS = ("<s0>", "<s1>")
+NEW_IDS = [VOCABULARY, VOCABULARY + 1]
 PROMPT = "a photo of <s0><s1> on the beach"
 
 
@@ -31,7 +32,7 @@ def test_new_rows_have_the_spread_of_the_table(tiny_models: SDXLModels):
 def test_only_placeholder_rows_receive_gradient(tiny_models: SDXLModels):
     installed = random_embeddings(tiny_models).install(tiny_models)
     ids = tokenize([PROMPT], tiny_models.tokenizer, tiny_models.tokenizer_2)
-    prompt = encode_tokens(ids, tiny_models.text_encoder, tiny_models.text_encoder_2, 708)
+    prompt = encode_tokens(ids, tiny_models.text_encoder, tiny_models.text_encoder_2, END_OF_TEXT)
     (prompt.prompt_embeds.square().sum() + prompt.pooled_prompt_embeds.square().sum()).backward()
     for rows in installed.parameters():
         assert rows.grad is not None
@@ -44,8 +45,8 @@ def test_only_placeholder_rows_receive_gradient(tiny_models: SDXLModels):
 def test_the_placeholder_text_becomes_one_token_for_each_row(tiny_models: SDXLModels):
     random_embeddings(tiny_models).install(tiny_models)
     ids = tokenize([PROMPT], tiny_models.tokenizer, tiny_models.tokenizer_2)
-    assert [i for i in ids.input_ids[0].tolist() if i >= 709] == [709, 710]
-    assert [i for i in ids.input_ids_2[0].tolist() if i >= 709] == [709, 710]
+    assert [i for i in ids.input_ids[0].tolist() if i >= VOCABULARY] == NEW_IDS
+    assert [i for i in ids.input_ids_2[0].tolist() if i >= VOCABULARY] == NEW_IDS
 
 
 def test_removing_gives_the_base_back_bit_for_bit(tiny_models: SDXLModels):
@@ -73,7 +74,7 @@ def test_a_second_fine_tune_inherits_nothing_from_the_first(tiny_models: SDXLMod
 
 def test_ids_of_the_table_are_looked_up_unchanged(tiny_models: SDXLModels):
     table = tiny_models.text_encoder.get_input_embeddings()
-    ids = torch.arange(709)[None]
+    ids = torch.arange(VOCABULARY)[None]
     random_embeddings(tiny_models).install(tiny_models)
     assert torch.equal(tiny_models.text_encoder.get_input_embeddings()(ids), table(ids))
 
