@@ -50,10 +50,12 @@ def resolve_model(name: str) -> Path:
     try:
         return _snapshot(repo)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        offline = isinstance(error, LocalEntryNotFoundError)
+        reason = "there is no connection to the hub" if offline else str(error).splitlines()[0]
         raise ValueError(
             f"the model {repo} is not on this machine (Hugging Face cache, HF_HOME) and could not "
-            f"be downloaded: {str(error).splitlines()[0]} Connect to the internet, run "
-            f"`hf download {repo}` where there is one and copy the cache, or give a local directory"
+            f"be downloaded: {reason}. Connect to the internet, or run `hf download {repo}` where "
+            "there is one and copy the cache, or give a local directory"
         ) from error
 
 

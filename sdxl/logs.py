@@ -5,12 +5,15 @@ import sys
 
 import diffusers
 import transformers
+from tqdm import tqdm
 
 
 def configure_logging() -> None:
     """Send our own log lines to standard error, one sentence each, and hush the libraries."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    # its monitor thread can deadlock when Cog cancels a training
+    tqdm.monitor_interval = 0
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()

@@ -77,7 +77,9 @@ def _decode(vae: AutoencoderKL, latent: Tensor, image_processor: VaeImageProcess
     scaled = latent[None].to(vae.dtype) / vae.config["scaling_factor"]
     with torch.no_grad():
         pixels = vae.decode(scaled).sample
-    return image_processor.postprocess(pixels, output_type="pil")[0]
+    pictures = image_processor.postprocess(pixels, output_type="pil")
+    assert isinstance(pictures, list)
+    return pictures[0]
 
 
 def _build_pipeline(models: SDXLModels, scheduler: SchedulerMixin) -> StableDiffusionXLPipeline:

@@ -35,6 +35,7 @@ class TrainConfig:
         lr_scheduler: Course of every learning rate after the warm-up.
         lr_warmup_steps: Optimizer steps over which every learning rate rises from zero.
         max_grad_norm: Gradients of each parameter group are clipped to this norm.
+        horizontal_flip: Mirror each picture left to right in half of the cases.
         token_string: The word that will stand for the subject, such as TOK.
         num_placeholder_tokens: New tokens per concept, in each text encoder.
         checkpointing_steps: The archive holds the weights of every so many steps as well.
@@ -56,6 +57,7 @@ class TrainConfig:
     lr_scheduler: LrScheduler = "constant"
     lr_warmup_steps: int = 100
     max_grad_norm: float = 1.0
+    horizontal_flip: bool = False
     token_string: str = "TOK"
     num_placeholder_tokens: int = 2
     checkpointing_steps: int = 999999

@@ -41,24 +41,40 @@ class LatentDataset:
     Every batch samples the VAE's posterior anew, as training without a cache would.
     """
 
-    def __init__(self, manifest: Manifest, vae: AutoencoderKL) -> None:
-        """Encode every picture once, one at a time, on the VAE's device."""
+    def __init__(
+        self, manifest: Manifest, vae: AutoencoderKL, horizontal_flip: bool = False
+    ) -> None:
+        """Encode every picture once, one at a time, on the VAE's device.
+
+        Args:
+            manifest: The prepared pictures.
+            vae: Of the base model.
+            horizontal_flip: Encode each picture's mirror image too; a batch takes either by chance.
+        """
         self.captions = tuple(example.caption for example in manifest.examples)
         self._sizes = [example.target_size for example in manifest.examples]
         self._scaling_factor: float = vae.config["scaling_factor"]
         device = vae.device
         self._means, self._stds, masks = [], [], []
         for example in manifest.examples:
-            pixels = _read_picture(manifest, example).to(device, vae.dtype)
+            views = _views(_read_picture(manifest, example), horizontal_flip)
             with torch.no_grad():
-                posterior = vae.encode(pixels[None]).latent_dist
-            self._means.append(posterior.mean[0].float())
-            self._stds.append(posterior.std[0].float())
-            masks.append(_read_mask(manifest, example, self._means[-1].shape[-2:]).to(device))
+                posteriors = [
+                    vae.encode(view[None].to(device, vae.dtype)).latent_dist for view in views
+                ]
+            self._means.append(torch.cat([posterior.mean.float() for posterior in posteriors]))
+            self._stds.append(torch.cat([posterior.std.float() for posterior in posteriors]))
+            mask = _read_mask(manifest, example, self._means[-1].shape[-2:])
+            masks.append(torch.stack(_views(mask, horizontal_flip)).to(device))
         has_masks = any(example.mask_path for example in manifest.examples)
         self._masks = masks if has_masks else None
         rows = [
-            time_ids(example.original_size, example.crop_top_left, example.target_size)
+            torch.stack(
+                [
+                    time_ids(example.original_size, corner, example.target_size)
+                    for corner in _crop_corners(example, horizontal_flip)
+                ]
+            )
             for example in manifest.examples
         ]
         self._time_ids = torch.stack(rows).to(device)
@@ -72,16 +88,20 @@ class LatentDataset:
 
         Args:
             indices: Into the manifest.
-            generator: On the dataset's device, for the sample of the VAE's posterior.
+            generator: On the dataset's device, for mirroring and the sample of the VAE's posterior.
         """
-        mean = torch.stack([self._means[i] for i in indices])
-        std = torch.stack([self._stds[i] for i in indices])
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        index = torch.tensor(indices, device=mean.device)
+        device = self._time_ids.device
+        row, index = torch.arange(len(indices), device=device), torch.tensor(indices, device=device)
+        num_views = self._time_ids.shape[1]
+        view = torch.randint(num_views, row.shape, generator=generator, device=device)
+        mean = torch.stack([self._means[i] for i in indices])[row, view]
+        std = torch.stack([self._stds[i] for i in indices])[row, view]
+        noise = torch.randn(mean.shape, generator=generator, device=device)
+        masks = torch.stack([self._masks[i] for i in indices]) if self._masks else None
         return Batch(
             latents=(mean + std * noise) * self._scaling_factor,
-            time_ids=self._time_ids[index],
-            mask=torch.stack([self._masks[i] for i in indices]) if self._masks else None,
+            time_ids=self._time_ids[index, view],
+            mask=None if masks is None else masks[row, view],
             index=index,
         )
 
@@ -112,6 +132,21 @@ def batch_order(
             if len(batch) == batch_size:
                 yield batch
                 waiting[sizes[index]] = []
+
+
+def _views(picture: Tensor, horizontal_flip: bool) -> list[Tensor]:
+    """Return (C, H, W) as it is and, if asked for, mirrored left to right."""
+    return [picture, picture.flip(-1)] if horizontal_flip else [picture]
+
+
+def _crop_corners(example: TrainingExample, horizontal_flip: bool) -> list[tuple[int, int]]:
+    """Return (top, left) of the crop for each view: mirrored, it is as far from the right edge."""
+    if not horizontal_flip:
+        return [example.crop_top_left]
+    (height, width), (target_height, target_width) = example.original_size, example.target_size
+    resized_width = round(width * max(target_height / height, target_width / width))
+    top, left = example.crop_top_left
+    return [(top, left), (top, max(0, resized_width - target_width - left))]
 
 
 def _read_picture(manifest: Manifest, example: TrainingExample) -> Tensor:

@@ -71,7 +71,7 @@ def run_training(
     with clock.phase("sample pictures before"), accelerator.autocast():
         before = preview_pictures(models, prompts, [], config.resolution)
     with clock.phase("encode the pictures"):
-        dataset = LatentDataset(manifest, models.vae)
+        dataset = LatentDataset(manifest, models.vae, config.horizontal_flip)
         models.vae.to("cpu")  # its place on the device is the loop's now
     with clock.phase("train"):
         embeddings = _prepare(models, concept, config)

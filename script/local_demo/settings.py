@@ -8,14 +8,15 @@ BASE_MODEL = "pocket"
 TRAIN: dict[str, Any] = {
     "base_model": BASE_MODEL,
     "resolution": 128,
-    "max_train_steps": 300,
+    "max_train_steps": 400,
     "train_batch_size": 4,
-    "lora_lr": 1e-3,
-    "ti_lr": 1e-2,
+    "lora_lr": 2.5e-3,
+    "ti_lr": 5e-3,
     "lora_rank": 8,
     "lora_target": "all",
     "lr_scheduler": "cosine",
     "lr_warmup_steps": 10,
+    "horizontal_flip": True,
     "seed": 0,
 }
 

@@ -59,6 +59,27 @@ def test_latents_are_sampled_anew_and_reproducibly(
     assert torch.equal(first, dataset.batch([0], generator()).latents)
 
 
+def test_mirrored_pictures_bring_their_mask_and_the_corner_of_their_crop(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    manifest = make_manifest(1)
+    mask = np.zeros((32, 32), dtype=np.uint8)
+    mask[:, :8] = 255
+    Image.fromarray(mask).save(manifest.directory / "mask.png")
+    example = replace(
+        manifest.examples[0], mask_path="mask.png", original_size=(64, 128), crop_top_left=(0, 20)
+    )
+    manifest = replace(manifest, examples=(example,))
+    batch = LatentDataset(manifest, tiny_models.vae, True).batch([0] * 16, generator())
+    assert batch.mask is not None
+    mirrored = batch.mask[:, 0, 0, -1] == 1.0
+    assert 0 < mirrored.sum() < 16
+    # the resized picture is 64 px wide: 20 px from the left are 12 px from the right
+    assert batch.time_ids[:, 3].tolist() == [12.0 if m else 20.0 for m in mirrored]
+    near, far = batch.latents[~mirrored], batch.latents[mirrored]
+    assert (near[0] - near[1]).abs().mean() < (near[0] - far[0]).abs().mean()
+
+
 def test_a_mask_reaches_the_latent_cells_and_pictures_without_one_count_whole(
     tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
 ):

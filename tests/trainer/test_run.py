@@ -82,6 +82,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
         {"max_grad_norm": 1e-9},
         {"num_placeholder_tokens": 3},
         {"gradient_accumulation_steps": 2},
+        {"horizontal_flip": True},
     ],
     ids=lambda change: next(iter(change)),
 )
