@@ -77,9 +77,7 @@ def _decode(vae: AutoencoderKL, latent: Tensor, image_processor: VaeImageProcess
     scaled = latent[None].to(vae.dtype) / vae.config["scaling_factor"]
     with torch.no_grad():
         pixels = vae.decode(scaled).sample
-    pictures = image_processor.postprocess(pixels, output_type="pil")
-    assert isinstance(pictures, list)
-    return pictures[0]
+    return image_processor.numpy_to_pil(image_processor.postprocess(pixels, output_type="np"))[0]
 
 
 def _build_pipeline(models: SDXLModels, scheduler: SchedulerMixin) -> StableDiffusionXLPipeline:
