@@ -122,7 +122,7 @@ def test_without_a_safety_checker_the_error_names_the_way_out(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"base_model": "TINY"}, "Ways out: set caption_model=none"),
+        ({"base_model": "TINY", "upscale": "false"}, "Ways out: set caption_model=none"),
         ({"max_train_steps": "0"}, "max_train_steps"),
         ({"resolution": "100"}, "resolution must be a multiple of 8, got 100"),
         ({"base_model": "no such model"}, "base_model 'no such model' was not found"),
