@@ -23,6 +23,7 @@ from inference.fine_tune import AppliedFineTune
 from inference.schedulers import build_scheduler
 from preprocess.config import PreprocessConfig
 from preprocess.prepare import preprocess
+from samples.pocket import captions
 from samples.pocket.judges import SubjectJudge
 from samples.pocket.render import subject_scene
 from script.local_demo.settings import PREDICT, TRAIN
@@ -39,16 +40,9 @@ from trainer.objective import squared_error
 from trainer.run import run_training
 
 SAMPLES = POCKET.parent
-PLACES = {
-    "beach": "on the beach",
-    "snow": "in the snow",
-    "water": "under water",
-    "night": "at night",
-    "grass": "on the grass",
-    "table": "on a wooden table",
-    "floor": "on a blue floor",
-    "desert": "in the desert",
-}
+# in this order, since it decides which settings the held-out pictures show
+ORDER = ("beach", "snow", "water", "night", "grass", "table", "floor", "desert")
+PLACES = {where: captions.PLACES[where][0] for where in ORDER}
 ASKED = ("beach", "snow", "water", "night")
 PICTURE_SEEDS = (100, 101, 102, 103)
 NUM_HELD_OUT = 32

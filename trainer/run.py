@@ -95,7 +95,7 @@ def run_training(
         base_model=base_model,
         settings=dict(settings),
         losses=losses,
-        pivot_step=observer.pivot_step,
+        pivot_step=PivotalSchedule.from_config(config, len(losses)).pivot_step,
         previews=tuple(map(Preview, prompts, SEEDS, before, after)),
         seconds=clock.seconds,
         archive_bytes=result.weights.stat().st_size,
@@ -133,7 +133,6 @@ class _Observer:
         images_per_step = config.train_batch_size * config.gradient_accumulation_steps
         self.progress = TrainingProgress(num_steps, images_per_step, sys.stderr)
         self.checkpoints: dict[str, bytes] = {}
-        self.pivot_step = PivotalSchedule.from_config(config, num_steps).pivot_step
 
     def after_step(self, step: int, losses: Tensor) -> None:
         self.progress.update(step, losses)
