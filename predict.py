@@ -12,7 +12,7 @@ from cog import BasePredictor, Input, Path
 from inference.generator import PictureGenerator
 from inference.request import MAX_OUTPUTS, MAX_SEED, GenerationRequest
 from inference.safety import SAFETY_CHECKER_REPO, SafetyChecker
-from sdxl.downloads import default_cache_dir, fetch_file, resolve_model
+from sdxl.downloads import default_cache_dir, fetch_file, resolve_base, resolve_model
 from sdxl.logs import configure_logging
 from sdxl.weights.archive import load_weights
 
@@ -36,7 +36,7 @@ class Predictor(BasePredictor):
         recorded = trained.base_model if trained else None
         base_model = recorded or os.environ.get("BASE_MODEL") or "sdxl"
         logger.info("Base model %s, %s.", base_model, weights or "no trained weights")
-        self.generator = PictureGenerator(resolve_model(base_model), trained)
+        self.generator = PictureGenerator(resolve_base(base_model), trained)
         self.safety_checker: Optional[SafetyChecker] = None
 
     def predict(

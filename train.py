@@ -4,20 +4,25 @@ import logging
 import secrets
 import shutil
 import tempfile
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, fields
 from pathlib import Path as LocalPath
-from typing import Optional
+from tempfile import TemporaryDirectory
+from typing import Any, Optional
 
-from cog import BaseModel, Input, Path
+from cog import BaseModel, Input, Path, Secret
 
 from preprocess.config import PreprocessConfig
 from preprocess.prepare import preprocess
-from sdxl.downloads import resolve_model
+from sdxl.downloads import resolve_base
 from sdxl.logs import configure_logging
 from trainer.config import TrainConfig
 from trainer.run import run_training
+from trainer.tracking import wandb_run
 
 logger = logging.getLogger(__name__)
+
+RESOLVED = {"autocaption", "upscale", "seed", "method"}
 
 
 class TrainingOutput(BaseModel):
@@ -80,7 +85,7 @@ def train(
     lr_scheduler: str = Input(
         description="Course of the learning rates after the warm-up.",
         default="constant",
-        choices=["constant", "linear", "cosine"],
+        choices=["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"],
     ),
     lr_warmup_steps: int = Input(
         description="Steps over which the learning rates rise from zero.", default=100, ge=0
@@ -124,18 +129,118 @@ def train(
         choices=["zip", "tar", "infer"],
     ),
     base_model: str = Input(
-        description="The model to fine-tune: sdxl, pocket (tiny, for tries without a GPU), a Hugging Face repository or a local diffusers directory.",
+        description="The model to fine-tune: sdxl, pocket (tiny, for tries without a GPU), a Hugging Face repository, a diffusers directory or a single .safetensors file (path or address).",
         default="sdxl",
     ),
     method: str = Input(
-        description="What is trained beside the new token embeddings: LoRA matrices, the whole U-Net, or nothing.",
+        description="What is trained beside the new token embeddings: LoRA or DoRA matrices, the whole U-Net, or nothing.",
         default="lora",
-        choices=["lora", "textual_inversion", "full"],
+        choices=["lora", "dora", "textual_inversion", "full"],
     ),
     lora_target: str = Input(
         description="Which layers of the U-Net get LoRA. attention is usual, cross_attention makes the smallest file, all learns the most.",
         default="attention",
         choices=["attention", "cross_attention", "attention_feedforward", "all"],
+    ),
+    lora_alpha: Optional[float] = Input(
+        description="The LoRA acts at lora_alpha / lora_rank. Empty is the rank, so 1.",
+        default=None,
+        ge=0,
+    ),
+    lora_dropout: float = Input(
+        description="Part of each layer's input that is hidden from its LoRA in training, against overfitting. 0 to 0.3.",
+        default=0.0,
+        ge=0,
+        le=0.99,
+    ),
+    text_encoder_lr: float = Input(
+        description="Learning rate of LoRA in both text encoders, such as 1e-5. 0 trains none.",
+        default=0.0,
+        ge=0,
+    ),
+    token_map: str = Input(
+        description="Several subjects at once, or other numbers of vectors: words and how many vectors each is, such as TOK:2,HAT:4. The captions say which picture shows what. Empty is token_string with 2.",
+        default="",
+    ),
+    ti_init: str = Input(
+        description="A word that the new token embeddings start from, such as robot. Empty draws them.",
+        default="",
+    ),
+    optimizer: str = Input(
+        description="adamw; adamw8bit needs less memory, on an NVIDIA GPU; prodigy finds the learning rates itself: set ti_lr and lora_lr to 1.",
+        default="adamw",
+        choices=["adamw", "adamw8bit", "prodigy"],
+    ),
+    lr_num_cycles: int = Input(
+        description="Number of falls with lr_scheduler=cosine_with_restarts.", default=3, ge=1
+    ),
+    max_grad_norm: float = Input(
+        description="Gradients are clipped to this norm; 0 does not clip.", default=1.0, ge=0
+    ),
+    gradient_accumulation_steps: int = Input(
+        description="Batches whose gradients are added up for one step: as a larger train_batch_size, in the same memory.",
+        default=1,
+        ge=1,
+    ),
+    gradient_checkpointing: str = Input(
+        description="Less memory for about a third more time. auto does it where the memory is short.",
+        default="auto",
+        choices=["auto", "on", "off"],
+    ),
+    mixed_precision: str = Input(
+        description="bf16 computes in bfloat16, no in float32. auto looks at the device.",
+        default="auto",
+        choices=["auto", "no", "bf16"],
+    ),
+    snr_gamma: float = Input(
+        description="Min-SNR weighting of the loss; 5 is usual, 0 weighs all noise levels alike.",
+        default=5.0,
+        ge=0,
+    ),
+    noise_offset: float = Input(
+        description="Lets the training reach the brightness of whole pictures; 0.02 to 0.05 for dark or bright styles.",
+        default=0.0,
+        ge=0,
+        le=1,
+    ),
+    caption_dropout: float = Input(
+        description="Part of the captions that are left out by chance in training.",
+        default=0.0,
+        ge=0,
+        le=0.99,
+    ),
+    class_prompt: Optional[str] = Input(
+        description="What things like your subject are called, such as 'a photo of a robot'. Pictures of it are trained too, so that the word keeps its look (prior preservation). Empty trains without.",
+        default=None,
+    ),
+    num_class_images: int = Input(
+        description="How many pictures of class_prompt the base model makes.",
+        default=50,
+        ge=1,
+        le=1000,
+    ),
+    class_images: Optional[Path] = Input(
+        description="An archive with pictures of class_prompt of your own, instead of those.",
+        default=None,
+    ),
+    prior_loss_weight: float = Input(
+        description="How much the pictures of class_prompt count.", default=1.0, ge=0
+    ),
+    sample_prompts: Optional[str] = Input(
+        description="Prompts of the report's pictures, separated by |. Empty takes four of our own.",
+        default=None,
+    ),
+    sample_every: int = Input(
+        description="The report shows these pictures at every so many steps too. 0 is before and after alone.",
+        default=0,
+        ge=0,
+    ),
+    wandb_api_key: Optional[Secret] = Input(
+        description="Your key for Weights & Biases: losses and sample pictures go there too.",
+        default=None,
+    ),
+    wandb_project: str = Input(
+        description="The project there that this training goes to.", default="sdxl-finetune"
     ),
     autocaption: bool = Input(
         description="Describe the pictures that have no caption with caption_model. Not with base_model=pocket, which knows a few words only.",
@@ -168,72 +273,67 @@ def train(
         default=False,
     ),
     ti_train_fraction: float = Input(
-        description="Part of the training in which the token embeddings are trained; then they are frozen.",
+        description="Part of the training in which the token embeddings are trained; then they are frozen. 0 never trains them.",
         default=0.5,
         ge=0,
         le=1,
     ),
 ) -> TrainingOutput:
     """Fine-tune SDXL on a handful of pictures; see README.md."""
+    inputs = dict(locals())  # every input under its name
     configure_logging()
+    # the pocket base is for tries on a laptop: nothing is downloaded for it
+    downloads = base_model != "pocket"
     preprocess_config = PreprocessConfig(
-        resolution=resolution,
-        token_string=token_string,
-        caption_prefix=caption_prefix,
-        caption_suffix=caption_suffix,
-        # the pocket base is for tries on a laptop: nothing is downloaded for it
-        autocaption=autocaption and base_model != "pocket",
-        caption_model=caption_model,  # pyright: ignore[reportArgumentType]
-        mask_target_prompts=mask_target_prompts,
-        crop_based_on_salience=crop_based_on_salience,
-        use_face_detection_instead=use_face_detection_instead,
-        clipseg_temperature=clipseg_temperature,
-        mask_background_weight=mask_background_weight,
-        aspect_ratio_buckets=aspect_ratio_buckets,
-        upscale=upscale and base_model != "pocket",
-        input_images_filetype=input_images_filetype,  # pyright: ignore[reportArgumentType]
-        verbose=verbose,
+        **_pick(inputs, PreprocessConfig),
+        autocaption=autocaption and downloads,
+        upscale=upscale and downloads,
     )
     train_config = TrainConfig(
+        **_pick(inputs, TrainConfig),
         seed=secrets.randbits(32) if seed is None else seed,
-        resolution=resolution,
-        train_batch_size=train_batch_size,
-        num_train_epochs=num_train_epochs,
-        max_train_steps=max_train_steps,
         method=_method(method, is_lora),  # pyright: ignore[reportArgumentType]
-        unet_learning_rate=unet_learning_rate,
-        ti_lr=ti_lr,
-        lora_lr=lora_lr,
-        lora_rank=lora_rank,
-        lora_target=lora_target,  # pyright: ignore[reportArgumentType]
-        horizontal_flip=horizontal_flip,
-        ti_train_fraction=ti_train_fraction,
-        lr_scheduler=lr_scheduler,  # pyright: ignore[reportArgumentType]
-        lr_warmup_steps=lr_warmup_steps,
-        token_string=token_string,
-        checkpointing_steps=checkpointing_steps,
     )
+    if class_images and not class_prompt:
+        raise ValueError(
+            "class_images needs a class_prompt that says what they show, such as 'a photo of a "
+            "robot'"
+        )
     settings = {"base_model": base_model, **asdict(preprocess_config), **asdict(train_config)}
     logger.info("%s", ", ".join(f"{name}={value!r}" for name, value in settings.items()))
 
-    base_dir = resolve_model(base_model)
     out_dir = LocalPath(tempfile.mkdtemp(prefix="sdxl-training-"))
     try:
-        with tempfile.TemporaryDirectory(prefix="sdxl-prepared-") as prepared:
-            manifest = preprocess(LocalPath(input_images), preprocess_config, LocalPath(prepared))
-            result = run_training(manifest, base_dir, base_model, train_config, settings, out_dir)
+        with ExitStack() as stack:
+            wandb = None
+            if wandb_api_key:
+                key = wandb_api_key.get_secret_value() or ""
+                wandb = stack.enter_context(wandb_run(key, wandb_project, settings))
+            base = resolve_base(base_model)
+            folder = LocalPath(stack.enter_context(TemporaryDirectory(prefix="sdxl-prepared-")))
+            manifest = preprocess(LocalPath(input_images), preprocess_config, folder / "pictures")
+            classes = None
+            if class_images:
+                for_class = preprocess_config.for_class_images()
+                classes = preprocess(LocalPath(class_images), for_class, folder / "class")
+            result = run_training(manifest, classes, base, train_config, settings, out_dir, wandb)
     except BaseException:  # a failed or canceled training leaves nothing behind
         shutil.rmtree(out_dir)
         raise
     return TrainingOutput(weights=Path(result.weights), report=Path(result.report))  # pyright: ignore[reportCallIssue]
 
 
+def _pick(inputs: dict[str, Any], config: type) -> dict[str, Any]:
+    """Return the inputs that are fields of `config`, but those that the door works out itself."""
+    return {f.name: inputs[f.name] for f in fields(config) if f.name not in RESOLVED}
+
+
 def _method(method: str, is_lora: bool) -> str:
     if is_lora:
         return method
-    if method == "textual_inversion":
+    if method in ("dora", "textual_inversion"):
         raise ValueError(
-            "is_lora=False asks for the whole U-Net and method=textual_inversion for none of it: "
-            "leave is_lora out"
+            f"is_lora=False asks for the whole U-Net and method={method} for other things: leave "
+            "is_lora out"
         )
     return "full"

@@ -1,6 +1,8 @@
 """Trained weights inside a model, and out of it again."""
 
-from sdxl.lora import load_lora, remove_lora, set_lora_scale
+from torch import nn
+
+from sdxl.lora import load_lora, load_text_encoder_lora, remove_lora, set_lora_scale
 from sdxl.models import SDXLModels
 from sdxl.weights.trained import TrainedWeights
 
@@ -21,29 +23,40 @@ class AppliedFineTune:
         self.weights = weights
         self._models = models
         self._base_unet = {}
-        if weights.lora:
-            load_lora(models.unet, weights.lora)
-        elif weights.unet:
-            self._base_unet = _replace_parameters(models, weights)
+        self._with_lora: list[nn.Module] = []
         try:
+            self._add_lora()
+            if weights.unet:
+                self._base_unet = _replace_parameters(models, weights)
             self._embeddings = weights.embeddings.install(models)
         except ValueError:
-            self._restore_unet()
+            self._restore_networks()
             raise
 
     def set_scale(self, lora_scale: float) -> None:
         """Let the LoRA act at `lora_scale`; weights without LoRA have nothing to scale."""
-        if self.weights.lora:
-            set_lora_scale(self._models.unet, lora_scale)
+        for network in self._with_lora:
+            set_lora_scale(network, lora_scale)
 
     def remove(self) -> None:
         """Take everything out again."""
         self._embeddings.remove()
-        self._restore_unet()
+        self._restore_networks()
 
-    def _restore_unet(self) -> None:
-        if self.weights.lora:
-            remove_lora(self._models.unet)
+    def _add_lora(self) -> None:
+        weights, models = self.weights, self._models
+        for network, state, load in (
+            (models.unet, weights.lora, load_lora),
+            (models.text_encoder, weights.text_encoder_lora, load_text_encoder_lora),
+            (models.text_encoder_2, weights.text_encoder_2_lora, load_text_encoder_lora),
+        ):
+            if state:
+                load(network, state)
+                self._with_lora.append(network)
+
+    def _restore_networks(self) -> None:
+        for network in self._with_lora:
+            remove_lora(network)
         self._models.unet.load_state_dict(self._base_unet, strict=False)
 
 

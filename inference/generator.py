@@ -1,7 +1,6 @@
 """A loaded model that turns requests into pictures."""
 
 import logging
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -10,6 +9,7 @@ from inference.fine_tune import AppliedFineTune
 from inference.request import GenerationRequest
 from inference.schedulers import build_scheduler
 from sdxl.concept import expand, occurs
+from sdxl.downloads import BaseModelFiles
 from sdxl.models import load_models
 from sdxl.pipeline import SamplerSettings, sample
 from sdxl.weights.trained import TrainedWeights
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 class PictureGenerator:
     """A base model, perhaps with trained weights, on the GPU if there is one."""
 
-    def __init__(self, base_dir: Path, weights: TrainedWeights | None) -> None:
+    def __init__(self, base: BaseModelFiles, weights: TrainedWeights | None) -> None:
         """Load the base model and apply the weights.
 
         Args:
-            base_dir: A diffusers directory.
+            base: The base model.
             weights: What was trained; None serves the base model itself.
 
         Raises:
@@ -33,7 +33,7 @@ class PictureGenerator:
         has_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if has_gpu else "cpu")
         dtype = torch.float16 if has_gpu else torch.float32
-        self._models = load_models(base_dir, self.device, dtype)
+        self._models = load_models(base.weights, self.device, dtype, base.configs)
         self._fine_tune = AppliedFineTune(weights, self._models) if weights else None
 
     def generate(self, request: GenerationRequest) -> list[Image.Image]:

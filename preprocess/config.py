@@ -1,12 +1,13 @@
 """The inputs of `train` that concern the preparation of the pictures, checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
+
+from sdxl.concept import DEFAULT_TRIGGER, read_concepts
 
 FileType = Literal["infer", "zip", "tar"]
 CaptionModel = Literal["blip", "florence2", "none"]
 
-DEFAULT_TOKEN = "TOK"
 DEFAULT_CAPTION_PREFIX = "a photo of TOK, "
 RESOLUTION_STEP_PX = 8
 MIN_RESOLUTION_PX = 64
@@ -19,8 +20,10 @@ class PreprocessConfig:
 
     resolution: int = 768
     """Side of the prepared pictures, in px; a multiple of 8 (the latent factor of SDXL's VAE)."""
-    token_string: str = DEFAULT_TOKEN
-    """The word that stands for the subject; every caption ends up containing it."""
+    token_string: str = DEFAULT_TRIGGER
+    """The word that stands for the subject; every caption contains it, or one of `token_map`."""
+    token_map: str = ""
+    """Such as "TOK:2,HAT:4": several words that stand for subjects; see `sdxl.concept`."""
     caption_prefix: str = DEFAULT_CAPTION_PREFIX
     """Start of the captions that are made here; the user's own captions keep their text."""
     caption_suffix: str = ""
@@ -57,7 +60,7 @@ class PreprocessConfig:
             ValueError: with a sentence that names the input, the value and what is allowed.
         """
         _check_resolution(self.resolution)
-        _check_token(self.token_string)
+        read_concepts(self.token_string, self.token_map)
         _check_choice("input_images_filetype", self.input_images_filetype, get_args(FileType))
         _check_choice("caption_model", self.caption_model, get_args(CaptionModel))
         if not self.clipseg_temperature > 0:
@@ -67,16 +70,32 @@ class PreprocessConfig:
                 f"mask_background_weight must be from 0 to 1, got {self.mask_background_weight}"
             )
 
+    def for_class_images(self) -> "PreprocessConfig":
+        """Return how the pictures of the class are prepared: alike, whole, and without captions."""
+        return replace(
+            self,
+            mask_target_prompts=None,
+            use_face_detection_instead=False,
+            autocaption=False,
+            token_map="",
+            input_images_filetype="infer",
+        )
+
     @property
     def mask_prompt(self) -> str | None:
         """`mask_target_prompts` without outer blanks; None if that leaves nothing."""
         return (self.mask_target_prompts or "").strip() or None
 
     @property
+    def triggers(self) -> tuple[str, ...]:
+        """The words that stand for subjects, the main one first."""
+        return tuple(c.trigger for c in read_concepts(self.token_string, self.token_map))
+
+    @property
     def resolved_caption_prefix(self) -> str:
-        """`caption_prefix`; the default one says `token_string` in place of TOK."""
+        """`caption_prefix`; the default one says the main trigger in place of TOK."""
         if self.caption_prefix == DEFAULT_CAPTION_PREFIX:
-            return self.caption_prefix.replace(DEFAULT_TOKEN, self.token_string)
+            return self.caption_prefix.replace(DEFAULT_TRIGGER, self.triggers[0])
         return self.caption_prefix
 
 
@@ -90,14 +109,6 @@ def _check_resolution(resolution: int) -> None:
         raise ValueError(
             f"resolution must be a multiple of {RESOLUTION_STEP_PX}, got {resolution}; "
             f"the nearest one is {nearest}"
-        )
-
-
-def _check_token(token_string: str) -> None:
-    if not token_string or token_string != token_string.strip() or not token_string.isprintable():
-        raise ValueError(
-            "token_string must be a word without blanks at its ends, such as TOK; "
-            f"got {token_string!r}"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from preprocess.archive import extract_archive
 from preprocess.caption_files import read_captions
-from preprocess.captions import make_caption, with_token
+from preprocess.captions import check_that_all_occur, make_caption, with_trigger
 from preprocess.config import PreprocessConfig
 from preprocess.decoding import own_pixel_limit
 from preprocess.manifest import CAPTIONS_NAME, MANIFEST_NAME, Manifest, TrainingExample
@@ -130,6 +130,7 @@ def _caption(
     images_in: Path,
 ) -> list[TrainingExample]:
     """Give each example the user's caption, or one that is made here; both with the token."""
+    triggers = config.triggers
     descriptions: dict[str, str] = {}
     if config.autocaption and config.caption_model != "none":
         undescribed = {
@@ -146,11 +147,12 @@ def _caption(
             descriptions.get(example.example_id, ""),
             config.caption_suffix,
         )
-        caption = with_token(text, config.token_string)
+        caption = with_trigger(text, triggers)
         notes = example.notes
         if caption != text:
             lacking.append(example.source_name)
-            notes = (*notes, f"{config.token_string} put in front of the caption")
+            notes = (*notes, f"{triggers[0]} put in front of the caption")
         captioned.append(replace(example, caption=caption, notes=notes))
-    log_added_token(lacking, config.token_string)
+    log_added_token(lacking, triggers[0])
+    check_that_all_occur(triggers, [example.caption for example in captioned])
     return captioned

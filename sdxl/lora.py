@@ -1,93 +1,168 @@
-"""LoRA on the U-Net (arXiv:2106.09685), injected by peft.
+"""LoRA (arXiv:2106.09685) and DoRA (arXiv:2402.09353) on a network, injected by peft.
 
-A LoRA state dict here has peft's own keys: `<module path>.lora_A.weight`, (rank, in, ...), and
-`<module path>.lora_B.weight`, (out, rank, ...).
+A LoRA state here has peft's own keys, and acts with scale 1 (alpha = rank):
+
+    <module path>.lora_A.weight            (rank, in, ...)
+    <module path>.lora_B.weight            (out, rank, ...)
+    <module path>.lora_magnitude_vector    (out,) or (1, out, 1, 1), DoRA only
 """
 
+from collections import Counter
+from dataclasses import dataclass
+
 import torch
-from diffusers import UNet2DConditionModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from diffusers.utils.peft_utils import (
+    recurse_remove_peft_layers,
+    set_weights_and_activate_adapters,
+)
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from sdxl.lora_target import LORA_TARGET_MODULES, LoraTarget
-
 ADAPTER = "default"
+MAGNITUDE = "lora_magnitude_vector"
+TEXT_MODEL = "text_model."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSettings:
+    """What every pair of matrices has in common.
+
+    Attributes:
+        rank: Of the pair.
+        alpha: The update is `alpha / rank * B A`.
+        dropout: Part of the layer's input, in [0, 1), that training hides from the matrices.
+        use_dora: Train the length of each output's weight vector apart from its direction.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    use_dora: bool = False
 
 
 def add_lora(
-    unet: UNet2DConditionModel,
-    rank: int,
-    alpha: float,
-    target: LoraTarget,
-    generator: torch.Generator,
+    network: nn.Module, layers: str, settings: LoraSettings, generator: torch.Generator
 ) -> None:
-    """Inject LoRA matrices into `unet`, float32 whatever its dtype, and let only them train.
+    """Inject matrices, float32 whatever the dtype of `network`, and let only them train.
 
-    A starts at N(0, 1 / rank) and B at zero, so the model is unchanged at first (cog-sdxl's
+    A starts at N(0, 1 / rank) and B at zero, so the network is unchanged at first (cog-sdxl's
     initialization).
 
     Args:
-        unet: Changed in place.
-        rank: Of every pair of matrices.
-        alpha: The update is `alpha / rank * B A`.
-        target: Which layers.
+        network: Changed in place.
+        layers: A regular expression for the ends of module names; see `sdxl.lora_target`.
+        settings: Of all of them.
         generator: On the CPU, so that every device starts from the same matrices.
     """
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # peft takes floats
-        target_modules=rf".*\.(?:{LORA_TARGET_MODULES[target]})",
-        init_lora_weights=False,
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  # peft takes floats
+        lora_dropout=settings.dropout,
+        use_dora=settings.use_dora,
+        target_modules=rf".*\.(?:{layers})",
     )
-    unet.requires_grad_(False)
-    unet.add_adapter(config, adapter_name=ADAPTER)
-    for name, parameter in unet.named_parameters():
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # peft draws matrices of its own first
+        inject_adapter_in_model(config, network, ADAPTER)
+    network.train(network.training)  # what is new comes in training mode
+    for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         parameter.data = parameter.data.float()
         if ".lora_A." in name:
-            start = torch.randn(parameter.shape, generator=generator) / rank
+            start = torch.randn(parameter.shape, generator=generator) / settings.rank
             parameter.data.copy_(start)
-        else:
-            parameter.data.zero_()
 
 
-def lora_parameters(unet: UNet2DConditionModel) -> list[nn.Parameter]:
-    """The LoRA matrices of `unet`, in its own order."""
-    return [p for name, p in unet.named_parameters() if ".lora_" in name]
+def lora_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """What was injected into `network`, in its own order."""
+    return [p for name, p in network.named_parameters() if ".lora_" in name]
 
 
-def lora_state_dict(unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """Return a copy of the LoRA matrices on the CPU, by peft's keys."""
-    state = get_peft_model_state_dict(unet, adapter_name=ADAPTER)
-    return {key: value.detach().clone().cpu().contiguous() for key, value in state.items()}
+def lora_state_dict(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of what was injected, on the CPU, with `alpha / rank` folded into B."""
+    config = network.peft_config[ADAPTER]  # pyright: ignore[reportIndexIssue]
+    scale = config.lora_alpha / config.r
+    state = {}
+    for key, value in get_peft_model_state_dict(network, adapter_name=ADAPTER).items():
+        copy = value.detach().clone().cpu().contiguous()
+        state[key] = copy * scale if ".lora_B." in key else copy
+    return state
 
 
-def load_lora(unet: UNet2DConditionModel, state: dict[str, Tensor]) -> None:
-    """Inject trained matrices, whose update is B A as it stands (alpha = rank).
+def load_lora(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Inject trained matrices, which act as B A.
 
     Raises:
-        ValueError: `state` has layers that `unet` lacks, or other shapes: another base model's.
+        ValueError: `state` has layers that `network` lacks, or other shapes: another base model's.
     """
+    modules = dict(network.named_modules())
+    ranks = {}
     for key, value in state.items():
-        path, matrix = key.removesuffix(".weight").rsplit(".", 1)
-        layer = dict(unet.named_modules()).get(path) if matrix == "lora_A" else None
-        if matrix == "lora_A" and (layer is None or layer.weight.shape[1] != value.shape[1]):
+        path, _, matrix = key.removesuffix(".weight").rpartition(".")
+        if matrix != "lora_A":
+            continue
+        layer = modules.get(path)
+        inputs = getattr(layer, "weight", value[:, :0]).shape[1]
+        if inputs != value.shape[1]:
             raise ValueError(
                 f"the LoRA has weights for the layer {path} with {value.shape[1]} inputs, which "
                 "this base model does not have: it was trained on another base model"
             )
-    # in the U-Net's own dtype: outside of autocast float32 matrices would not meet half activations
-    state = {key: value.to(unet.dtype) for key, value in state.items()}
-    unet.load_lora_adapter(state, prefix=None, adapter_name=ADAPTER)
+        ranks[path] = value.shape[0]
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {path: rank for path, rank in ranks.items() if rank != usual}
+    config = LoraConfig(
+        r=usual,
+        lora_alpha=usual,
+        rank_pattern=others,
+        alpha_pattern=dict(others),
+        use_dora=any(key.endswith(MAGNITUDE) for key in state),
+        target_modules=list(ranks),
+        init_lora_weights=False,
+    )
+    inject_adapter_in_model(config, network, ADAPTER)
+    set_peft_model_state_dict(network, state, adapter_name=ADAPTER)
+    # in the network's own dtype: outside of autocast float32 would not meet half activations
+    for name, parameter in network.named_parameters():
+        if ".lora_" in name:
+            path = name.split(".lora_")[0]
+            parameter.data = parameter.data.to(modules[path].weight.dtype)
+            parameter.requires_grad_(False)
 
 
-def set_lora_scale(unet: UNet2DConditionModel, scale: float) -> None:
+def text_encoder_lora_state(encoder: nn.Module) -> dict[str, Tensor]:
+    """Return `lora_state_dict` of a text encoder, its keys beginning with `text_model.`.
+
+    transformers 5 dropped that from the names of one of the two encoders; files keep it.
+    """
+    return {
+        f"{TEXT_MODEL}{key.removeprefix(TEXT_MODEL)}": value
+        for key, value in lora_state_dict(encoder).items()
+    }
+
+
+def load_text_encoder_lora(encoder: nn.Module, state: dict[str, Tensor]) -> None:
+    """Inject what `text_encoder_lora_state` returned; see `load_lora`."""
+    names = dict(encoder.named_modules())
+    prefix = TEXT_MODEL if TEXT_MODEL.removesuffix(".") in names else ""
+    load_lora(
+        encoder,
+        {f"{prefix}{key.removeprefix(TEXT_MODEL)}": value for key, value in state.items()},
+    )
+
+
+def set_lora_scale(network: nn.Module, scale: float) -> None:
     """Let the injected LoRA act at `scale`: 0 is the base model, 1 is as trained."""
-    unet.set_adapters([ADAPTER], weights=[scale])
+    set_weights_and_activate_adapters(network, [ADAPTER], [scale])
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.enable_adapters(scale != 0)  # DoRA's lengths would act without its directions
 
 
-def remove_lora(unet: UNet2DConditionModel) -> None:
-    """Take the LoRA matrices out again; the base's own weights were never touched."""
-    unet.unload_lora()
+def remove_lora(network: nn.Module) -> None:
+    """Take out what was injected; the base's own weights were never touched."""
+    recurse_remove_peft_layers(network)
+    del network.peft_config

@@ -1,4 +1,4 @@
-"""Which layers of the U-Net get LoRA, by the name of the choice. Knows no torch."""
+"""Which layers get LoRA, by the name of the choice. Knows no torch."""
 
 from typing import Literal
 
@@ -14,6 +14,9 @@ LORA_TARGET_MODULES: dict[LoraTarget, str] = {
     "attention_feedforward": rf"{_ATTENTION}|{_FEEDFORWARD}",
     "all": rf"{_ATTENTION}|{_FEEDFORWARD}|{_CONVOLUTIONS}",
 }
-"""Regular expressions for the ends of module names: the attention's query, key, value and output
-projections; those of the cross-attention alone; with the feed-forward layers; with the projections
-and convolutions around them as well."""
+"""Regular expressions for the ends of module names of the U-Net: the attention's query, key, value
+and output projections; those of the cross-attention alone; with the feed-forward layers; with the
+projections and convolutions around them as well."""
+
+TEXT_ENCODER_MODULES = r"self_attn\.(?:q_proj|k_proj|v_proj|out_proj)"
+"""The same for both text encoders: the projections of the self-attention."""

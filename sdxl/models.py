@@ -1,5 +1,6 @@
-"""The parts of an SDXL model, loaded from a diffusers directory."""
+"""The parts of an SDXL model, loaded from a diffusers directory or a single file."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from sdxl.single_file import SingleFile
+
 PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2", "vae", "unet", "scheduler")
+LATENT_CHANNELS, INPAINTING_CHANNELS = 4, 9
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,40 +47,56 @@ class SDXLModels:
         """The side of the pictures the base was trained on: 1024 for SDXL, 128 for pocket."""
         return int(self.unet.config["sample_size"]) * self.vae_scale_factor
 
+    @property
+    def is_inpainting(self) -> bool:
+        """Whether the U-Net sees, beside the latents, a mask and the picture without its part."""
+        return self.unet.config["in_channels"] == INPAINTING_CHANNELS
+
     def to(self, device: torch.device) -> None:
         """Move the four networks to `device`, wherever each of them was."""
         for network in (self.text_encoder, self.text_encoder_2, self.vae, self.unet):
             network.to(device)
 
 
-def load_models(base_dir: Path, device: torch.device, dtype: torch.dtype) -> SDXLModels:
+def load_models(
+    base: Path, device: torch.device, dtype: torch.dtype, configs: Path | None = None
+) -> SDXLModels:
     """Load every part of the base model, frozen, straight to `device`.
 
     The VAE stays in float32 whatever `dtype` says: SDXL's overflows in float16 (black pictures).
 
     Args:
-        base_dir: A diffusers directory of an SDXL model.
+        base: A diffusers directory of an SDXL model, or a single `.safetensors` file.
         device: Where the networks go.
         dtype: Of the text encoders and the U-Net.
+        configs: The directory that has the configs and tokenizers; None is `base` itself. A single
+            file needs it: `sdxl.downloads.resolve_configs` has SDXL's.
 
     Raises:
-        ValueError: The directory lacks a part of an SDXL model; the text names it.
+        ValueError: It is not, or not all of, an SDXL model, or of a kind that cannot be trained;
+            the text says what is amiss.
     """
-    missing = [part for part in PARTS if not (base_dir / part).is_dir()]
+    configs = configs or base
+    missing = [part for part in PARTS if not (configs / part).is_dir()]
     if missing:
         raise ValueError(
-            f"base_model {str(base_dir)!r} is not a diffusers SDXL directory: it has no "
+            f"base_model {str(configs)!r} is not a diffusers SDXL directory: it has no "
             f"{', '.join(missing)} folder (needed: {', '.join(PARTS)})"
         )
-    tokenizers = [CLIPTokenizer.from_pretrained(base_dir / part) for part in PARTS[:2]]
-    scheduler = EulerDiscreteScheduler.from_pretrained(base_dir / "scheduler")
+    single_file = None if base.is_dir() else SingleFile.open(base, configs)
+    unet_config = UNet2DConditionModel.load_config(configs / "unet")
+    _check_channels(base, single_file.in_channels if single_file else unet_config["in_channels"])
+    schedule = _schedule_config(configs / "scheduler")
+    if single_file:
+        schedule |= single_file.scheduler_changes
+    tokenizers = [CLIPTokenizer.from_pretrained(configs / part) for part in PARTS[:2]]
 
     def load(network: type, part: str, part_dtype: torch.dtype) -> nn.Module:
-        variant = "fp16" if any((base_dir / part).glob("*.fp16.safetensors")) else None
-        module = network.from_pretrained(
-            base_dir / part, torch_dtype=part_dtype, variant=variant, use_safetensors=True
-        )
-        return module.to(device).requires_grad_(False).eval()
+        if single_file:
+            module = single_file.load(network, part, device, part_dtype)
+        else:
+            module = _load_from_directory(network, base / part, part_dtype).to(device)
+        return module.requires_grad_(False).eval()
 
     return SDXLModels(
         tokenizer=tokenizers[0],
@@ -85,6 +105,37 @@ def load_models(base_dir: Path, device: torch.device, dtype: torch.dtype) -> SDX
         text_encoder_2=load(CLIPTextModelWithProjection, "text_encoder_2", dtype),
         vae=load(AutoencoderKL, "vae", torch.float32),
         unet=load(UNet2DConditionModel, "unet", dtype),
-        noise_scheduler=DDPMScheduler.from_config(scheduler.config),
-        scheduler_config=dict(scheduler.config),
+        noise_scheduler=DDPMScheduler.from_config(schedule),
+        scheduler_config=dict(EulerDiscreteScheduler.from_config(schedule).config),
+    )
+
+
+def _check_channels(base: Path, channels: int) -> None:
+    if channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
+        raise ValueError(
+            f"base_model {str(base)!r} has a U-Net with {channels} input channels; text-to-image "
+            f"bases have {LATENT_CHANNELS}, inpainting bases {INPAINTING_CHANNELS}"
+        )
+
+
+def _schedule_config(directory: Path) -> dict[str, object]:
+    """Return the config of the base's own sampler; which one it is does not matter."""
+    config = json.loads((directory / "scheduler_config.json").read_text())
+    if "beta_schedule" not in config:  # EDM's and flow matching's have none
+        raise ValueError(
+            f"base_model's scheduler is {config.get('_class_name')}, which has no beta_schedule: "
+            "bases can be trained that predict epsilon or v_prediction on a schedule of betas"
+        )
+    return config
+
+
+def _load_from_directory(network: type, directory: Path, dtype: torch.dtype) -> nn.Module:
+    if not any(directory.glob("*.safetensors")):
+        raise ValueError(
+            f"base_model's folder {str(directory)!r} has no .safetensors file (others are pickles, "
+            "which can run any code when they are opened, and are never read)"
+        )
+    variant = "fp16" if any(directory.glob("*.fp16.safetensors")) else None
+    return network.from_pretrained(
+        directory, torch_dtype=dtype, variant=variant, use_safetensors=True
     )

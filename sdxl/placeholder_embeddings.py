@@ -1,11 +1,13 @@
 """New token embeddings in both text encoders (textual inversion, arXiv:2208.01618)."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from sdxl.concept import Concept
 from sdxl.models import SDXLModels
 
 
@@ -54,6 +56,48 @@ class PlaceholderEmbeddings:
         self.clip_g = clip_g
 
     @classmethod
+    def initial(
+        cls,
+        concepts: Sequence[Concept],
+        words: str,
+        models: SDXLModels,
+        generator: torch.Generator,
+    ) -> "PlaceholderEmbeddings":
+        """Return the rows from which the placeholder tokens of `concepts` start.
+
+        Args:
+            concepts: Their tokens together are `<s0>`, `<s1>`, ...
+            words: The tokens of these words, over and over, are where the vectors of each concept
+                start; empty draws them.
+            models: Of the base.
+            generator: On the CPU.
+
+        Raises:
+            ValueError: The words are more tokens than a concept has vectors.
+        """
+        tokens = sorted((t for c in concepts for t in c.placeholder_tokens), key=_number)
+        drawn = cls.random(tuple(tokens), models, generator)
+        if not words.strip():
+            return drawn
+        rows = [drawn.clip_l, drawn.clip_g]
+        for i, (tokenizer, encoder) in enumerate(
+            zip((models.tokenizer, models.tokenizer_2), _text_encoders(models), strict=True)
+        ):
+            ids = tokenizer(words.strip(), add_special_tokens=False).input_ids
+            table = encoder.get_input_embeddings().weight.float().cpu()
+            for concept in concepts:
+                own = [_number(token) for token in concept.placeholder_tokens]
+                if len(ids) > len(own):
+                    raise ValueError(
+                        f"ti_init {words!r} is {len(ids)} tokens, and {concept.trigger} has "
+                        f"{len(own)} vectors: take a shorter word, or more vectors, such as "
+                        f"token_map={concept.trigger}:{len(ids)}"
+                    )
+                repeated = [ids[k % len(ids)] for k in range(len(own))]
+                rows[i][own] = table[repeated]
+        return cls(tuple(tokens), rows[0], rows[1])
+
+    @classmethod
     def random(
         cls, tokens: tuple[str, ...], models: SDXLModels, generator: torch.Generator
     ) -> "PlaceholderEmbeddings":
@@ -91,6 +135,7 @@ class InstalledEmbeddings:
         self._tokenizers = (models.tokenizer, models.tokenizer_2)
         self._tables = tuple(e.get_input_embeddings() for e in _text_encoders(models))
         self._tokens = embeddings.tokens
+        self._norms = [median_norm(table.weight) for table in self._tables]
         rows = (embeddings.clip_l, embeddings.clip_g)
         for table, new, name in zip(self._tables, rows, ("first", "second"), strict=True):
             if new.shape[1] != table.weight.shape[1]:
@@ -110,6 +155,16 @@ class InstalledEmbeddings:
         """The new rows of the first and of the second text encoder, each (n, dim) float32."""
         return [e.get_input_embeddings().placeholder.weight for e in _text_encoders(self._models)]
 
+    def keep_norms(self) -> None:
+        """Scale each new row back to the median norm of its table's rows.
+
+        What a row means lies in its direction; longer ones would drown out the other words of a
+        prompt (cloneofsimo/lora's norm prior, OneTrainer's preserve_embedding_norm).
+        """
+        with torch.no_grad():
+            for rows, norm in zip(self.parameters(), self._norms, strict=True):
+                rows.mul_(norm / rows.norm(dim=1, keepdim=True))
+
     def state(self) -> PlaceholderEmbeddings:
         """Return a copy of the rows as they are now, on the CPU."""
         clip_l, clip_g = (p.detach().clone().cpu() for p in self.parameters())
@@ -120,6 +175,16 @@ class InstalledEmbeddings:
         self._models.tokenizer, self._models.tokenizer_2 = self._tokenizers
         for encoder, table in zip(_text_encoders(self._models), self._tables, strict=True):
             encoder.set_input_embeddings(table)
+
+
+def median_norm(table: Tensor) -> Tensor:
+    """Return the median Euclidean norm of the rows of `table`, (rows, dim), as a float32 scalar."""
+    return table.detach().float().norm(dim=1).median()
+
+
+def _number(token: str) -> int:
+    """Return i of the placeholder token `<s{i}>`: its row."""
+    return int(token[2:-1])
 
 
 def _text_encoders(models: SDXLModels) -> tuple[nn.Module, nn.Module]:

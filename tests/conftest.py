@@ -1,6 +1,7 @@
 """What every test may use."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,15 @@ from PIL import Image
 from preprocess.manifest import Manifest, TrainingExample
 from sdxl.models import SDXLModels
 from tests.tiny_sdxl import load_tiny_sdxl, write_tiny_sdxl
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Takes back what a door does to logging: its handler would outlive the captured stream."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

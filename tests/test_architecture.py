@@ -14,7 +14,7 @@ DOOR_MAY_IMPORT = {
     "train.py": {"preprocess", "sdxl", "trainer"},
     "predict.py": {"inference", "sdxl"},
 }
-MAX_FILE_LINES = {"predict.py": 400}
+MAX_FILE_LINES = {"predict.py": 400, "train.py": 400}  # every input is a parameter
 MAX_FUNCTION_LINES = {"train_loop": 100}
 
 

@@ -127,15 +127,24 @@ def test_without_a_safety_checker_the_error_names_the_way_out(
         ({"resolution": "100"}, "resolution must be a multiple of 8, got 100"),
         ({"base_model": "no such model"}, "base_model 'no such model' was not found"),
         ({"is_lora": "false", "method": "textual_inversion"}, "is_lora=False asks for the whole"),
+        ({"optimizer": "prodigy"}, "Set ti_lr=1, lora_lr=1, or take optimizer=adamw"),
+        ({"class_images": "PICTURES"}, "class_images needs a class_prompt"),
+        ({"wandb_api_key": "geheim"}, "wandb_api_key: Weights & Biases did not open a run"),
     ],
-    ids=["captioner", "schema", "config", "download", "contradiction"],
+    ids=[
+        *("captioner", "schema", "config", "download", "contradiction", "prodigy"),
+        *("class images", "wandb"),
+    ],
 )
 def test_a_bad_value_fails_with_a_sentence_that_names_it(
     pictures: Path, tmp_path: Path, tiny_sdxl_dir: Path, inputs: dict[str, str], message: str
 ):
     call = {"input_images": f"@{pictures}", "base_model": "pocket", **inputs}
     call["base_model"] = call["base_model"].replace("TINY", str(tiny_sdxl_dir))
+    if "class_images" in call:
+        call["class_images"] = f"@{pictures}"
     result = run("train", call, "-o", str(tmp_path / "w.tar"))
     assert result.returncode == 1
     assert message in result.stderr.strip().splitlines()[-1]
+    assert "geheim" not in result.stderr + result.stdout
     assert not (tmp_path / "w.tar").exists()

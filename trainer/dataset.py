@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from preprocess.manifest import Manifest, TrainingExample
 from sdxl.conditioning import time_ids
+from trainer.inpainting import MASKS_PER_VIEW, masked_views
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,15 @@ class Batch:
         time_ids: (B, 6) float32, SDXL's size and crop conditioning.
         mask: (B, 1, h, w) float32 in [0, 1], what of the loss counts; None if no picture has one.
         index: (B,) int64, which picture of the manifest each row is.
+        inpainting: (B, 1 + 4, h, w) float32, what an inpainting U-Net sees beside the latents: a
+            random mask, 1 to be repainted, and the latents of the masked picture; None for others.
     """
 
     latents: Tensor
     time_ids: Tensor
     mask: Tensor | None
     index: Tensor
+    inpainting: Tensor | None = None
 
 
 class LatentDataset:
@@ -42,7 +46,11 @@ class LatentDataset:
     """
 
     def __init__(
-        self, manifest: Manifest, vae: AutoencoderKL, horizontal_flip: bool = False
+        self,
+        manifest: Manifest,
+        vae: AutoencoderKL,
+        horizontal_flip: bool = False,
+        mask_generator: torch.Generator | None = None,
     ) -> None:
         """Encode every picture once, one at a time, on the VAE's device.
 
@@ -50,12 +58,15 @@ class LatentDataset:
             manifest: The prepared pictures.
             vae: Of the base model.
             horizontal_flip: Encode each picture's mirror image too; a batch takes either by chance.
+            mask_generator: On the CPU. An inpainting base needs it: each view gets random masks,
+                of which a batch takes one by chance.
         """
         self.captions = tuple(example.caption for example in manifest.examples)
         self._sizes = [example.target_size for example in manifest.examples]
         self._scaling_factor: float = vae.config["scaling_factor"]
         device = vae.device
         self._means, self._stds, masks = [], [], []
+        self._inpainting: list[Tensor] = []
         for example in manifest.examples:
             views = _views(_read_picture(manifest, example), horizontal_flip)
             with torch.no_grad():
@@ -64,6 +75,9 @@ class LatentDataset:
                 ]
             self._means.append(torch.cat([posterior.mean.float() for posterior in posteriors]))
             self._stds.append(torch.cat([posterior.std.float() for posterior in posteriors]))
+            if mask_generator is not None:
+                repaints = [masked_views(view, vae, mask_generator) for view in views]
+                self._inpainting.append(torch.stack(repaints))
             mask = _read_mask(manifest, example, self._means[-1].shape[-2:])
             masks.append(torch.stack(_views(mask, horizontal_flip)).to(device))
         has_masks = any(example.mask_path for example in manifest.examples)
@@ -78,20 +92,24 @@ class LatentDataset:
             for example in manifest.examples
         ]
         self._time_ids = torch.stack(rows).to(device)
+        self._indices = torch.arange(len(self.captions), device=device)
 
     def __len__(self) -> int:
         """The number of pictures."""
         return len(self.captions)
 
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
-        """Return the named pictures, which must be of one size.
+        """Return the named pictures, which must be of one size. Never waits for the device.
 
         Args:
             indices: Into the manifest.
-            generator: On the dataset's device, for mirroring and the sample of the VAE's posterior.
+            generator: On the dataset's device, for mirroring, the sample of the VAE's posterior and
+                the choice of a mask.
         """
         device = self._time_ids.device
-        row, index = torch.arange(len(indices), device=device), torch.tensor(indices, device=device)
+        row = torch.arange(len(indices), device=device)
+        # gathered on the device: to copy the list there would wait for all work under way
+        index = torch.stack([self._indices[i] for i in indices])
         num_views = self._time_ids.shape[1]
         view = torch.randint(num_views, row.shape, generator=generator, device=device)
         mean = torch.stack([self._means[i] for i in indices])[row, view]
@@ -103,7 +121,16 @@ class LatentDataset:
             time_ids=self._time_ids[index, view],
             mask=None if masks is None else masks[row, view],
             index=index,
+            inpainting=self._draw_masks(indices, row, view, generator),
         )
+
+    def _draw_masks(
+        self, indices: Sequence[int], row: Tensor, view: Tensor, generator: torch.Generator
+    ) -> Tensor | None:
+        if not self._inpainting:
+            return None
+        choice = torch.randint(MASKS_PER_VIEW, row.shape, generator=generator, device=row.device)
+        return torch.stack([self._inpainting[i] for i in indices])[row, view, choice]
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
         """Yield the indices of batch after batch, without end; see `batch_order`."""

@@ -34,22 +34,50 @@ def prediction_target(
     )
 
 
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean over the batch of each picture's mean over what its mask lets count.
+def min_snr_weights(scheduler: DDPMScheduler, timesteps: Tensor, gamma: float) -> Tensor:
+    """Return each picture's loss weight, (B,) float32 (min-SNR-gamma, arXiv:2303.09556).
 
-    Each picture is divided by its own mask's sum, so that small subjects learn as fast as large.
+    With SNR = alpha_bar / (1 - alpha_bar), a loss on the noise has the weight min(SNR, gamma) / SNR
+    and a loss on the velocity min(SNR, gamma) / (SNR + 1). At a terminal SNR of zero
+    (arXiv:2305.08891) these are their limits, 1 and 0.
+
+    Args:
+        scheduler: Its noise schedule and `prediction_type`.
+        timesteps: (B,) int64.
+        gamma: Above it the SNR no longer counts; the paper takes 5.
+    """
+    alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
+    snr = alpha_bar / (1.0 - alpha_bar)
+    if scheduler.config["prediction_type"] == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1.0)
+    return gamma / snr.clamp(min=gamma)
+
+
+def offset_noise(noise: Tensor, offset: float, generator: torch.Generator) -> Tensor:
+    """Add N(0, offset) to each channel of `noise`, (B, C, h, w), as a whole.
+
+    So the mean brightness of pictures is learned too (crosslabs.org, "Diffusion with offset
+    noise"). The generator is on the noise's device, and is left alone by an offset of 0.
+    """
+    if offset == 0:
+        return noise
+    shift = torch.randn((*noise.shape[:2], 1, 1), generator=generator, device=noise.device)
+    return noise + offset * shift
+
+
+def masked_means(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return each picture's mean over what its mask lets count, (B,).
+
+    Each is divided by its own mask's sum, so that small subjects learn as fast as large ones.
 
     Args:
         values: (B, C, h, w).
         mask: (B, 1, h, w) in [0, 1], each with a positive sum; None lets everything count.
-
-    Returns:
-        A scalar.
     """
     if mask is None:
-        return values.mean()
+        return values.mean(dim=(1, 2, 3))
     per_cell = values.mean(dim=1, keepdim=True)
-    return ((per_cell * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))).mean()
+    return (per_cell * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3))
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

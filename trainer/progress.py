@@ -51,16 +51,21 @@ class TrainingProgress:
             miniters=num_steps + 1,  # never by itself
         )
 
-    def update(self, step: int, losses: Tensor) -> None:
-        """Take note of `step` steps done; write a line if one is due or the run is over."""
+    def update(self, step: int, losses: Tensor) -> bool:
+        """Take note of `step` steps done; write a line if one is due or the run is over.
+
+        Returns:
+            Whether a line was written, so that the device has been waited for.
+        """
         now = time.monotonic()
         self._bar.n = step
         if now < self._line_due and step < self._bar.total:
-            return
+            return False
         self._line_due = now + SECONDS_BETWEEN_LINES
         images_per_second = step * self._images_per_step / max(now - self._started, 1e-9)
         loss = losses[-_LOSSES_SHOWN:].mean().item()
         self._bar.set_postfix_str(f"loss={loss:.4f}, {images_per_second:.1f} images/s")
+        return True
 
     def close(self) -> None:
         """Stop; nothing more is written."""

@@ -1,37 +1,36 @@
 """A whole training run: load, look, cache, train, look again, save."""
 
-import logging
-import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from PIL import Image
 
 from preprocess.manifest import CAPTIONS_NAME, Manifest
-from sdxl.concept import Concept
-from sdxl.lora import add_lora, lora_state_dict
-from sdxl.models import SDXLModels, load_models
-from sdxl.placeholder_embeddings import InstalledEmbeddings, PlaceholderEmbeddings
-from sdxl.weights.archive import cog_members, save_weights
-from sdxl.weights.trained import FORMAT_VERSION, TrainedWeights
+from sdxl.downloads import BaseModelFiles
+from sdxl.models import SDXLModels
+from sdxl.placeholder_embeddings import InstalledEmbeddings
+from sdxl.weights.archive import save_weights
 from trainer.config import TrainConfig
 from trainer.dataset import LatentDataset
+from trainer.hardware import choose_mixed_precision
 from trainer.loop import train_loop
-from trainer.preview import SEEDS, preview_pictures, preview_prompts
-from trainer.progress import TrainingProgress
-from trainer.report import Preview, TrainReport, write_report
-from trainer.schedule import PivotalSchedule
-
-logger = logging.getLogger(__name__)
+from trainer.observer import Observer
+from trainer.optim import check_optimizer
+from trainer.plan import plan_training
+from trainer.prepare import add_trainables, load_base, set_training_mode
+from trainer.prior import find_class_pictures, open_some
+from trainer.report import TrainReport, write_report
+from trainer.result import collect_weights, training_record
+from trainer.tracking import WandbRun
 
 ARCHIVE_NAME, REPORT_NAME = "trained_model.tar", "report.html"
-_PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,64 +43,136 @@ class TrainingResult:
 
 def run_training(
     manifest: Manifest,
-    base_dir: Path,
-    base_model: str,
+    class_manifest: Manifest | None,
+    base: BaseModelFiles,
     config: TrainConfig,
     settings: Mapping[str, object],
     out_dir: Path,
+    wandb: WandbRun | None = None,
 ) -> TrainingResult:
     """Train on a manifest and write the weights archive and the report to `out_dir`.
 
     Args:
         manifest: The prepared pictures.
-        base_dir: The base model's diffusers directory.
-        base_model: Its name, by which prediction finds it again.
+        class_manifest: The user's prepared pictures for `config.class_prompt`; None makes some.
+        base: The base model.
         config: The settings of the trainer.
         settings: Every input of the run as resolved, for `training.json` and the report.
         out_dir: An existing directory.
+        wandb: An open run, which gets losses and sample pictures.
     """
     clock = _Clock()
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
-    concept = Concept.with_vectors(config.token_string, config.num_placeholder_tokens)
-
+    accelerator = _accelerator(config)
     with clock.phase("load the base model"):
-        models = _load(base_dir, config, accelerator)
-    _log_plan(manifest, models, config, accelerator)
-    prompts = preview_prompts(concept.trigger, manifest.examples[0].caption)
-    with clock.phase("sample pictures before"), accelerator.autocast():
-        before = preview_pictures(models, prompts, [], config.resolution)
-    with clock.phase("encode the pictures"):
-        dataset = LatentDataset(manifest, models.vae, config.horizontal_flip)
-        models.vae.to("cpu")  # its place on the device is the loop's now
-    with clock.phase("train"):
-        embeddings = _prepare(models, concept, config)
-        observer = _Observer(models, embeddings, concept, config, config.total_steps(len(dataset)))
-        losses = train_loop(
-            models, embeddings, concept, dataset, config, accelerator, observer.after_step
-        )
-        observer.progress.close()
-    models.to(accelerator.device)
-    with clock.phase("sample pictures after"), accelerator.autocast():
-        after = preview_pictures(models, prompts, [concept], config.resolution)
+        models = load_base(base, config, accelerator)
+    plan = plan_training(manifest, models, config, accelerator)
+    observer = Observer(models, config, accelerator, plan, wandb)
+    with clock.phase("sample pictures before"):
+        before = observer.pictures([])
+    pictures = _cache_pictures(manifest, class_manifest, models, config, accelerator, clock)
 
-    record = _record(base_model, config, settings, losses)
-    weights = _collect(models, embeddings, concept, config, record)
-    extra = {CAPTIONS_NAME: manifest.captions_csv(), **observer.checkpoints}
+    with clock.phase("train"):
+        set_training_mode(models, True, plan.gradient_checkpointing)
+        embeddings = add_trainables(models, config)
+        losses = _train(models, embeddings, pictures, config, accelerator, observer)
+    with clock.phase("sample pictures after"):
+        after = observer.pictures(config.concepts)
+
     result = TrainingResult(weights=out_dir / ARCHIVE_NAME, report=out_dir / REPORT_NAME)
+    record = training_record(base.name, config.seed, settings, losses)
+    weights = collect_weights(models, embeddings, config, record)
+    extra = {CAPTIONS_NAME: manifest.captions_csv(), **observer.members(losses)}
     save_weights(weights, result.weights, extra)
     report = TrainReport(
         manifest=manifest,
-        trigger=concept.trigger,
-        base_model=base_model,
+        triggers=tuple(concept.trigger for concept in config.concepts),
+        base_model=base.name,
         settings=dict(settings),
         losses=losses,
-        pivot_step=PivotalSchedule.from_config(config, len(losses)).pivot_step,
-        previews=tuple(map(Preview, prompts, SEEDS, before, after)),
+        learning_rates=plan.schedule.courses(),
+        pivot_step=plan.schedule.pivot_step,
+        previews=observer.previews(before, after),
+        class_pictures=pictures.class_pictures,
+        class_prompt=config.class_prompt,
+        notices=plan.notices,
         seconds=clock.seconds,
         archive_bytes=result.weights.stat().st_size,
     )
     write_report(report, result.report)
     return result
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    """Return device and precision; settings that the device cannot do are refused."""
+    AcceleratorState._reset_state()  # it is the process's, and a server trains more than once
+    device = PartialState().device
+    check_optimizer(config.optimizer, device)
+    return Accelerator(mixed_precision=choose_mixed_precision(config.mixed_precision, device))
+
+
+@dataclass(frozen=True, slots=True)
+class _CachedPictures:
+    """The pictures as latents on the device; of the class pictures some to look at too."""
+
+    dataset: LatentDataset
+    class_dataset: LatentDataset | None
+    class_pictures: tuple[Image.Image, ...]
+
+
+def _cache_pictures(
+    manifest: Manifest,
+    class_manifest: Manifest | None,
+    models: SDXLModels,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    clock: "_Clock",
+) -> _CachedPictures:
+    with tempfile.TemporaryDirectory(prefix="sdxl-class-") as folder:
+        classes = None
+        if config.class_prompt is not None:
+            with clock.phase("class pictures"), accelerator.autocast():
+                classes = find_class_pictures(class_manifest, models, config, Path(folder))
+        with clock.phase("encode the pictures"):
+            masks = torch.Generator().manual_seed(config.seed) if models.is_inpainting else None
+            dataset = LatentDataset(manifest, models.vae, config.horizontal_flip, masks)
+            class_dataset, class_pictures = None, ()
+            if classes is not None:
+                class_dataset = LatentDataset(classes, models.vae, mask_generator=masks)
+                class_pictures = open_some(classes)
+            models.vae.to("cpu")  # its place on the device is the loop's now
+    return _CachedPictures(dataset, class_dataset, class_pictures)
+
+
+def _train(
+    models: SDXLModels,
+    embeddings: InstalledEmbeddings,
+    pictures: _CachedPictures,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    observer: Observer,
+) -> list[float]:
+    observer.start(lambda: collect_weights(models, embeddings, config, {}))
+    with _seeded(config.seed, accelerator.device):
+        losses = train_loop(
+            models,
+            embeddings,
+            config.concepts,
+            pictures.dataset,
+            pictures.class_dataset,
+            config,
+            accelerator,
+            observer.after_step,
+        )
+    observer.close()
+    return losses
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own generators, from which dropout draws; leave them as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 class _Clock:
@@ -115,104 +186,3 @@ class _Clock:
         started = time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - started
-
-
-class _Observer:
-    """What happens after a step: progress in the log, checkpoints for the archive."""
-
-    def __init__(
-        self,
-        models: SDXLModels,
-        embeddings: InstalledEmbeddings,
-        concept: Concept,
-        config: TrainConfig,
-        num_steps: int,
-    ) -> None:
-        self._collect = lambda: _collect(models, embeddings, concept, config, {})
-        self._every, self._num_steps = config.checkpointing_steps, num_steps
-        images_per_step = config.train_batch_size * config.gradient_accumulation_steps
-        self.progress = TrainingProgress(num_steps, images_per_step, sys.stderr)
-        self.checkpoints: dict[str, bytes] = {}
-
-    def after_step(self, step: int, losses: Tensor) -> None:
-        self.progress.update(step, losses)
-        if step % self._every == 0 and step < self._num_steps:
-            for name, content in cog_members(self._collect()).items():
-                self.checkpoints[f"checkpoints/step_{step:06d}/{name}"] = content
-
-
-def _load(base_dir: Path, config: TrainConfig, accelerator: Accelerator) -> SDXLModels:
-    frozen_dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    models = load_models(base_dir, accelerator.device, frozen_dtype)
-    if config.method == "full":
-        # bfloat16 weights would swallow steps of 1e-6: train float32 masters under autocast
-        models.unet.to(torch.float32)
-    return models
-
-
-def _prepare(models: SDXLModels, concept: Concept, config: TrainConfig) -> InstalledEmbeddings:
-    generator = torch.Generator().manual_seed(config.seed)
-    embeddings = PlaceholderEmbeddings.random(concept.placeholder_tokens, models, generator)
-    if config.method == "lora":
-        add_lora(models.unet, config.lora_rank, config.lora_rank, config.lora_target, generator)
-    return embeddings.install(models)
-
-
-def _collect(
-    models: SDXLModels,
-    embeddings: InstalledEmbeddings,
-    concept: Concept,
-    config: TrainConfig,
-    record: dict[str, object],
-) -> TrainedWeights:
-    unet = models.unet.state_dict() if config.method == "full" else {}
-    return TrainedWeights(
-        concepts=(concept,),
-        embeddings=embeddings.state(),
-        lora=lora_state_dict(models.unet) if config.method == "lora" else {},
-        unet={key: value.cpu().half().contiguous() for key, value in unet.items()},
-        record=record,
-    )
-
-
-def _record(
-    base_model: str, config: TrainConfig, settings: Mapping[str, object], losses: list[float]
-) -> dict[str, object]:
-    """Return the content of `training.json`; no times, so that equal runs give equal bytes."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "base_model": base_model,
-        "seed": config.seed,
-        "settings": dict(settings),
-        "packages": {name: version(name) for name in _PACKAGES},
-        "losses": [round(loss, 6) for loss in losses],
-    }
-
-
-def _log_plan(
-    manifest: Manifest, models: SDXLModels, config: TrainConfig, accelerator: Accelerator
-) -> None:
-    native = models.native_size_px
-    if not native / 2 <= config.resolution <= native * 2:
-        logger.warning(
-            "resolution %d is far from the %d px that this base model was trained at: "
-            "pictures will suffer; resolution=%d suits it.",
-            config.resolution,
-            native,
-            native,
-        )
-    steps = config.total_steps(len(manifest.examples))
-    schedule = PivotalSchedule.from_config(config, steps)
-    logger.info(
-        "%d images, %d steps of %d (%s), %s as %d vectors until step %d, seed %d, on %s (%s).",
-        len(manifest.examples),
-        steps,
-        config.train_batch_size * config.gradient_accumulation_steps,
-        config.method,
-        config.token_string,
-        config.num_placeholder_tokens,
-        schedule.pivot_step,
-        config.seed,
-        accelerator.device,
-        accelerator.mixed_precision if accelerator.mixed_precision != "no" else "float32",
-    )

@@ -17,6 +17,7 @@ TRAIN: dict[str, Any] = {
     "lr_scheduler": "cosine",
     "lr_warmup_steps": 10,
     "horizontal_flip": True,
+    "snr_gamma": 0,  # the pocket base was trained almost without
     "seed": 0,
 }
 

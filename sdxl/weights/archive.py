@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sdxl.concept import PLACEHOLDER, Concept
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
-from sdxl.weights.cog_keys import from_cog_keys, to_cog_keys
+from sdxl.weights.cog_keys import from_cog_keys, join_networks, split_networks, to_cog_keys
 from sdxl.weights.stable_bytes import serialize
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.webui import embedding_tensors, kohya_metadata, to_kohya_keys
@@ -59,22 +59,34 @@ def cog_members(weights: TrainedWeights) -> dict[str, bytes]:
     }
     token_map = {concept.trigger: concept.placeholder_text for concept in weights.concepts}
     members = {EMBEDDINGS: serialize(embeddings), TOKEN_MAP: _json_bytes(token_map)}
-    if weights.lora:
-        members[LORA] = serialize(to_cog_keys(weights.lora))
+    lora = join_networks(
+        to_cog_keys(weights.lora),
+        text_encoder=to_cog_keys(weights.text_encoder_lora),
+        text_encoder_2=to_cog_keys(weights.text_encoder_2_lora),
+    )
+    if lora:
+        members[LORA] = serialize(lora)
     if weights.unet:
         members[UNET] = serialize(weights.unet)
     return members
 
 
 def _webui_members(weights: TrainedWeights) -> dict[str, bytes]:
-    trigger = weights.concepts[0].trigger
-    name = re.sub(r"[^\w.-]+", "_", trigger)
-    embedding = serialize(embedding_tensors(weights.embeddings), {"format": "pt"})
-    members = {f"webui/{name}_embedding.safetensors": embedding}
-    if weights.lora:
+    members = {}
+    for concept in weights.concepts:
+        tensors = embedding_tensors(concept, weights.embeddings)
+        name = f"webui/{_file_name(concept.trigger)}_embedding.safetensors"
+        members[name] = serialize(tensors, {"format": "pt"})
+    lora = to_kohya_keys(weights)
+    if lora:
+        trigger = weights.concepts[0].trigger
         metadata = {"format": "pt", **kohya_metadata(trigger)}
-        members[f"webui/{name}.safetensors"] = serialize(to_kohya_keys(weights.lora), metadata)
+        members[f"webui/{_file_name(trigger)}.safetensors"] = serialize(lora, metadata)
     return members
+
+
+def _file_name(trigger: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", trigger)
 
 
 def load_weights(path: Path) -> TrainedWeights:
@@ -99,12 +111,16 @@ def load_weights(path: Path) -> TrainedWeights:
     )
     # row i of both tables belongs to <s{i}>, in the order of the numbers
     tokens = tuple(f"<s{i}>" for i in range(len(rows["text_encoders_0"])))
+    lora = from_cog_keys(_tensors(path, LORA, members)) if LORA in members else {}
+    unet_lora, text_encoder_lora, text_encoder_2_lora = split_networks(lora)
     return TrainedWeights(
         concepts=concepts,
         embeddings=PlaceholderEmbeddings(
             tokens, rows["text_encoders_0"].float(), rows["text_encoders_1"].float()
         ),
-        lora=from_cog_keys(_tensors(path, LORA, members)) if LORA in members else {},
+        lora=unet_lora,
+        text_encoder_lora=text_encoder_lora,
+        text_encoder_2_lora=text_encoder_2_lora,
         unet=_tensors(path, UNET, members) if UNET in members else {},
         record=_parse(path, RECORD, members) if RECORD in members else {},
     )

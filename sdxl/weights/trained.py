@@ -18,7 +18,10 @@ class TrainedWeights:
     Attributes:
         concepts: The triggers and the placeholder tokens that stand for them.
         embeddings: The trained rows of those tokens.
-        lora: By peft's keys, acting as B A (alpha = rank); empty if no LoRA was trained.
+        lora: Of the U-Net, as in `sdxl.lora`: by peft's keys, acting as B A; empty if none was
+            trained.
+        text_encoder_lora: Of the first text encoder, likewise; keys begin with `text_model.`.
+        text_encoder_2_lora: Of the second.
         unet: By diffusers' parameter names; empty unless the whole U-Net was trained.
         record: The content of `training.json`; empty for the archives of other trainers.
     """
@@ -26,6 +29,8 @@ class TrainedWeights:
     concepts: tuple[Concept, ...]
     embeddings: PlaceholderEmbeddings
     lora: dict[str, Tensor] = field(default_factory=dict)
+    text_encoder_lora: dict[str, Tensor] = field(default_factory=dict)
+    text_encoder_2_lora: dict[str, Tensor] = field(default_factory=dict)
     unet: dict[str, Tensor] = field(default_factory=dict)
     record: dict[str, object] = field(default_factory=dict)
 

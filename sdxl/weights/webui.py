@@ -3,26 +3,41 @@
 import torch
 from torch import Tensor
 
+from sdxl.concept import Concept
+from sdxl.lora import MAGNITUDE
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
+from sdxl.weights.trained import TrainedWeights
 
-_KOHYA = {"lora_A": "lora_down", "lora_B": "lora_up"}
+_PARTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
-def to_kohya_keys(lora: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_kohya_keys(weights: TrainedWeights) -> dict[str, Tensor]:
     """Rename peft's keys to kohya's (diffusers' layer names), as float16 and with alpha = rank."""
+    return {
+        **_renamed("lora_unet", weights.lora),
+        **_renamed("lora_te1", weights.text_encoder_lora),
+        **_renamed("lora_te2", weights.text_encoder_2_lora),
+    }
+
+
+def _renamed(prefix: str, lora: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for key, value in lora.items():
-        path, matrix = key.removesuffix(".weight").rsplit(".", 1)
-        name = f"lora_unet_{path.replace('.', '_')}"
-        renamed[f"{name}.{_KOHYA[matrix]}.weight"] = value.half()
-        if matrix == "lora_A":
+        path, part = key.split(".lora_")
+        name = f"{prefix}_{path.replace('.', '_')}"
+        if f"lora_{part}" == MAGNITUDE:
+            renamed[f"{name}.dora_scale"] = value.half()
+            continue
+        renamed[f"{name}.{_PARTS[f'lora_{part}']}"] = value.half()
+        if part == "A.weight":
             renamed[f"{name}.alpha"] = torch.tensor(float(value.shape[0]))
     return renamed
 
 
-def embedding_tensors(embeddings: PlaceholderEmbeddings) -> dict[str, Tensor]:
-    """Return the rows under the names that every web UI reads, as float16."""
-    return {"clip_l": embeddings.clip_l.half(), "clip_g": embeddings.clip_g.half()}
+def embedding_tensors(concept: Concept, embeddings: PlaceholderEmbeddings) -> dict[str, Tensor]:
+    """Return a concept's rows under the names that every web UI reads, as float16."""
+    rows = [embeddings.tokens.index(token) for token in concept.placeholder_tokens]
+    return {"clip_l": embeddings.clip_l[rows].half(), "clip_g": embeddings.clip_g[rows].half()}
 
 
 def kohya_metadata(trigger: str) -> dict[str, str]:

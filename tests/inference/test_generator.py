@@ -10,7 +10,9 @@ from inference.generator import PictureGenerator
 from inference.request import GenerationRequest
 from inference.schedulers import SCHEDULERS, build_scheduler
 from sdxl.concept import Concept
-from sdxl.lora import add_lora, lora_state_dict, remove_lora
+from sdxl.downloads import resolve_base
+from sdxl.lora import LoraSettings, add_lora, lora_state_dict, remove_lora
+from sdxl.lora_target import LORA_TARGET_MODULES
 from sdxl.models import SDXLModels
 from sdxl.pipeline import SamplerSettings, sample
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
@@ -22,11 +24,12 @@ REQUEST = {
     "guidance_scale": 5.0, "lora_scale": 1.0,
 }  # fmt: skip
 RECORD: dict[str, object] = {"format_version": 1}
+ATTENTION = LORA_TARGET_MODULES["attention"]
 
 
 def make_weights(models: SDXLModels, seed: int = 0, record: dict | None = None) -> TrainedWeights:
     generator = torch.Generator().manual_seed(seed)
-    add_lora(models.unet, 2, 2, "attention", generator)
+    add_lora(models.unet, ATTENTION, LoraSettings(rank=2, alpha=2), generator)
     lora = lora_state_dict(models.unet)
     remove_lora(models.unet)
     return TrainedWeights(
@@ -44,7 +47,7 @@ def weights(tiny_sdxl_dir: Path) -> TrainedWeights:
 
 @pytest.fixture
 def generator(tiny_sdxl_dir: Path, weights: TrainedWeights) -> PictureGenerator:
-    return PictureGenerator(tiny_sdxl_dir, weights)
+    return PictureGenerator(resolve_base(str(tiny_sdxl_dir)), weights)
 
 
 def pixels(pictures: list[Image.Image]) -> list[np.ndarray]:
@@ -114,7 +117,7 @@ def test_an_unknown_scheduler_is_refused_with_those_that_exist(generator: Pictur
 
 
 def test_the_trigger_means_nothing_to_the_base(tiny_sdxl_dir: Path, generator: PictureGenerator):
-    base = PictureGenerator(tiny_sdxl_dir, None)
+    base = PictureGenerator(resolve_base(str(tiny_sdxl_dir)), None)
     assert not np.array_equal(make(base)[0], make(generator)[0])
 
 
@@ -122,7 +125,9 @@ def test_old_archives_keep_their_pooling(tiny_sdxl_dir: Path, weights: TrainedWe
     models = load_tiny_sdxl(tiny_sdxl_dir)
     old = make_weights(models, record={})
     assert torch.equal(old.lora[next(iter(old.lora))], weights.lora[next(iter(weights.lora))])
-    pictures = [make(PictureGenerator(tiny_sdxl_dir, w))[0] for w in (old, weights)]
+    pictures = [
+        make(PictureGenerator(resolve_base(str(tiny_sdxl_dir)), w))[0] for w in (old, weights)
+    ]
     assert not np.array_equal(*pictures)
 
 

@@ -1,12 +1,23 @@
 import pytest
 
-from preprocess.captions import make_caption, with_token
+from preprocess.captions import check_that_all_occur, make_caption, with_trigger
 
 
-def test_a_missing_token_is_put_in_front() -> None:
-    assert with_token("a robot in Tokyo", "TOK") == "TOK, a robot in Tokyo"
-    assert with_token("a TOK robot", "TOK") == "a TOK robot"
-    assert with_token("", "TOK") == "TOK"
+def test_a_missing_trigger_is_put_in_front() -> None:
+    assert with_trigger("a robot in Tokyo", ["TOK"]) == "TOK, a robot in Tokyo"
+    assert with_trigger("a TOK robot", ["TOK"]) == "a TOK robot"
+    assert with_trigger("", ["TOK"]) == "TOK"
+
+
+def test_any_of_several_triggers_will_do_and_the_main_one_is_put_in_front() -> None:
+    assert with_trigger("a HAT on a table", ["TOK", "HAT"]) == "a HAT on a table"
+    assert with_trigger("a table", ["TOK", "HAT"]) == "TOK, a table"
+
+
+def test_a_trigger_that_no_caption_contains_is_named() -> None:
+    check_that_all_occur(["TOK", "HAT"], ["TOK with a HAT"])
+    with pytest.raises(ValueError, match=r"token_map names HAT, but no caption contains it"):
+        check_that_all_occur(["TOK", "HAT"], ["TOK", "TOK with HATS"])
 
 
 @pytest.mark.parametrize(

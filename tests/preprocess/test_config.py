@@ -26,7 +26,7 @@ def test_the_defaults_are_those_of_cog_sdxl() -> None:
         ({"resolution": 32}, "resolution must be from 64 to 2048, got 32"),
         ({"resolution": 4096}, "resolution must be from 64 to 2048, got 4096"),
         ({"token_string": ""}, "token_string must be a word without blanks at its ends"),
-        ({"token_string": " TOK"}, "token_string must be a word .*; got ' TOK'"),
+        ({"token_string": " TOK"}, "token_string must be a word .*, got ' TOK'"),
         ({"token_string": "T\nK"}, "token_string must be a word"),
         ({"input_images_filetype": "rar"}, "input_images_filetype must be one of infer, zip, tar"),
         ({"caption_model": "gpt"}, "caption_model must be one of blip, florence2, none; got 'gpt'"),
@@ -51,3 +51,23 @@ def test_a_prefix_of_the_users_own_is_left_alone() -> None:
 
 def test_a_blank_mask_prompt_is_none() -> None:
     assert PreprocessConfig(mask_target_prompts=" ").mask_prompt is None
+
+
+def test_class_pictures_are_prepared_alike_but_whole_and_without_captions() -> None:
+    config = PreprocessConfig(
+        resolution=512,
+        mask_target_prompts="a face",
+        use_face_detection_instead=True,
+        token_map="TOK:1,HAT:1",
+        aspect_ratio_buckets=True,
+        input_images_filetype="tar",
+    )
+    assert config.for_class_images() == PreprocessConfig(
+        resolution=512, autocaption=False, aspect_ratio_buckets=True
+    )
+
+
+def test_the_default_prefix_says_the_main_word_of_a_map() -> None:
+    config = PreprocessConfig(token_map="DOG:2,HAT:2", token_string="HAT")
+    assert config.triggers == ("HAT", "DOG")
+    assert config.resolved_caption_prefix == "a photo of HAT, "

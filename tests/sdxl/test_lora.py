@@ -1,16 +1,23 @@
+import re
+
 import pytest
 import torch
 
 from sdxl.lora import (
+    LoraSettings,
     add_lora,
     load_lora,
+    load_text_encoder_lora,
     lora_parameters,
     lora_state_dict,
     remove_lora,
     set_lora_scale,
+    text_encoder_lora_state,
 )
-from sdxl.lora_target import LORA_TARGET_MODULES, LoraTarget
+from sdxl.lora_target import LORA_TARGET_MODULES, TEXT_ENCODER_MODULES, LoraTarget
 from sdxl.models import SDXLModels
+from sdxl.prompt import encode_prompts
+from tests.full_size import full_size_unet
 
 RANK = 2
 
@@ -29,8 +36,15 @@ def predict(models: SDXLModels) -> torch.Tensor:
         ).sample
 
 
-def add(models: SDXLModels, target: LoraTarget = "attention", seed: int = 0) -> None:
-    add_lora(models.unet, RANK, RANK, target, torch.Generator().manual_seed(seed))
+def add(
+    models: SDXLModels, target: LoraTarget = "attention", seed: int = 0, **settings: object
+) -> None:
+    add_lora(
+        models.unet,
+        LORA_TARGET_MODULES[target],
+        LoraSettings(**{"rank": RANK, "alpha": RANK, **settings}),
+        torch.Generator().manual_seed(seed),
+    )
 
 
 def train_a_little(models: SDXLModels) -> None:
@@ -69,6 +83,14 @@ def test_each_target_reaches_the_layers_it_names(
     paths = {key.split(".lora_")[0] for key in lora_state_dict(tiny_models.unet)}
     assert any(path.endswith(layer) for path in paths)
     assert any("attn1" in path for path in paths) == (target != "cross_attention")
+
+
+def test_cross_attention_at_rank_4_is_6_mb_of_a_full_size_sdxl():
+    unet = full_size_unet()
+    layers = re.compile(rf".*\.(?:{LORA_TARGET_MODULES['cross_attention']})")
+    shapes = [module.weight.shape for name, module in unet.named_modules() if layers.match(name)]
+    num_parameters = sum(4 * (inputs + outputs) for outputs, inputs in shapes)
+    assert 2 * num_parameters == pytest.approx(6.3e6, rel=0.01)  # bytes, in half precision
 
 
 def test_wider_targets_train_more_layers(tiny_models: SDXLModels):
@@ -110,6 +132,86 @@ def test_trained_matrices_can_be_loaded_scaled_and_removed_exactly(tiny_models: 
     assert not torch.allclose(half, trained)
     remove_lora(tiny_models.unet)
     assert torch.equal(predict(tiny_models), base)
+
+
+def test_alpha_scales_the_update_and_is_folded_into_the_state(tiny_models: SDXLModels):
+    add(tiny_models, alpha=6.0)
+    train_a_little(tiny_models)
+    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    remove_lora(tiny_models.unet)
+    load_lora(tiny_models.unet, state)
+    torch.testing.assert_close(predict(tiny_models), trained)
+    halved = {k: v / 2 if ".lora_B." in k else v for k, v in state.items()}
+    remove_lora(tiny_models.unet)
+    load_lora(tiny_models.unet, halved)
+    assert not torch.allclose(predict(tiny_models), trained)
+
+
+@pytest.mark.parametrize("target", ["attention", "all"])
+def test_dora_survives_saving_and_loading_and_leaves_nothing_behind(
+    tiny_models: SDXLModels, target: LoraTarget
+):
+    base = predict(tiny_models)
+    add(tiny_models, target, use_dora=True, alpha=3.0)
+    torch.testing.assert_close(predict(tiny_models), base)  # at first only rounding
+    train_a_little(tiny_models)
+    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    assert any(key.endswith(".lora_magnitude_vector") for key in state)
+    remove_lora(tiny_models.unet)
+    load_lora(tiny_models.unet, state)
+    torch.testing.assert_close(predict(tiny_models), trained)
+    without_lengths = {k: v for k, v in state.items() if "magnitude" not in k}
+    set_lora_scale(tiny_models.unet, 0.0)
+    assert torch.equal(predict(tiny_models), base)
+    remove_lora(tiny_models.unet)
+    load_lora(tiny_models.unet, without_lengths)
+    assert not torch.allclose(predict(tiny_models), trained)
+
+
+def test_dropout_hides_inputs_in_training_alone(tiny_models: SDXLModels):
+    add(tiny_models, dropout=0.5)
+    train_a_little(tiny_models)
+    still = predict(tiny_models)
+    assert torch.equal(predict(tiny_models), still)
+    tiny_models.unet.train()
+    assert not torch.allclose(predict(tiny_models), still)
+
+
+def test_lora_of_both_text_encoders_survives_saving_and_loading(tiny_models: SDXLModels):
+    settings = LoraSettings(rank=RANK, alpha=RANK)
+    prompt = "a photo of a red ball"
+    base = encode_prompts([prompt], tiny_models)
+    for encoder in (tiny_models.text_encoder, tiny_models.text_encoder_2):
+        add_lora(encoder, TEXT_ENCODER_MODULES, settings, torch.Generator().manual_seed(0))
+        for i, parameter in enumerate(lora_parameters(encoder)):
+            noise = torch.Generator().manual_seed(i)
+            parameter.data += torch.randn(parameter.shape, generator=noise) * 0.3
+        trained = encode_prompts([prompt], tiny_models)
+        state = text_encoder_lora_state(encoder)
+        # the name that files use, whatever transformers calls it
+        assert "text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight" in state
+        remove_lora(encoder)
+        without = encode_prompts([prompt], tiny_models)
+        assert torch.equal(without.prompt_embeds, base.prompt_embeds)
+        load_text_encoder_lora(encoder, state)
+        loaded = encode_prompts([prompt], tiny_models)
+        torch.testing.assert_close(loaded.prompt_embeds, trained.prompt_embeds)
+        assert not torch.allclose(loaded.prompt_embeds, base.prompt_embeds)
+        remove_lora(encoder)
+
+
+def test_matrices_of_different_ranks_can_be_loaded_together(tiny_models: SDXLModels):
+    add(tiny_models)
+    train_a_little(tiny_models)
+    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    key = next(key for key in state if "lora_A" in key)
+    # one layer as three columns, of which one adds nothing
+    state[key] = torch.cat([state[key], torch.ones_like(state[key][:1])])
+    other = key.replace("lora_A", "lora_B")
+    state[other] = torch.cat([state[other], torch.zeros_like(state[other][:, :1])], dim=1)
+    remove_lora(tiny_models.unet)
+    load_lora(tiny_models.unet, state)
+    torch.testing.assert_close(predict(tiny_models), trained)
 
 
 def test_matrices_of_another_base_are_refused_by_the_layer_that_does_not_fit(

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from inference.generator import PictureGenerator
 from inference.request import GenerationRequest
+from sdxl.downloads import resolve_base
 from sdxl.weights.archive import save_weights
 from tests.inference.test_generator import make_weights
 from tests.tiny_sdxl import END_OF_TEXT, load_tiny_sdxl, plain_pipeline
@@ -29,7 +30,9 @@ def test_the_webui_files_give_the_same_pictures_in_plain_diffusers(
         prompt="a photo of TOK on the beach", width=64, height=64, num_inference_steps=3,
         guidance_scale=4.0, lora_scale=1.0, seed=7,
     )  # fmt: skip
-    ours = np.asarray(PictureGenerator(tiny_sdxl_dir, weights).generate(request)[0])
+    ours = np.asarray(
+        PictureGenerator(resolve_base(str(tiny_sdxl_dir)), weights).generate(request)[0]
+    )
 
     pipe = plain_pipeline(models)
     pipe.load_lora_weights(tmp_path / "webui" / "TOK.safetensors")
@@ -47,7 +50,7 @@ def test_the_webui_files_give_the_same_pictures_in_plain_diffusers(
         num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(7),
         output_type="np",
     ).images[0]  # fmt: skip
-    base = np.asarray(PictureGenerator(tiny_sdxl_dir, None).generate(request)[0])
+    base = np.asarray(PictureGenerator(resolve_base(str(tiny_sdxl_dir)), None).generate(request)[0])
     to_ours, to_base = (np.abs(theirs * 255 - picture).mean() for picture in (ours, base))
     assert to_ours < 1.0  # of 255
     assert to_base > 3 * to_ours

@@ -7,8 +7,9 @@ import safetensors.torch as safetensors
 import torch
 from safetensors import safe_open
 
-from sdxl.concept import Concept
-from sdxl.lora import add_lora, lora_state_dict
+from sdxl.concept import Concept, read_concepts
+from sdxl.lora import LoraSettings, add_lora, lora_state_dict, text_encoder_lora_state
+from sdxl.lora_target import LORA_TARGET_MODULES, TEXT_ENCODER_MODULES
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.weights.archive import load_weights, save_weights
@@ -21,7 +22,8 @@ RECORD: dict[str, object] = {"format_version": 1, "base_model": "pocket", "seed"
 @pytest.fixture
 def trained(tiny_models: SDXLModels) -> TrainedWeights:
     generator = torch.Generator().manual_seed(0)
-    add_lora(tiny_models.unet, 2, 2, "all", generator)
+    settings = LoraSettings(rank=2, alpha=2)
+    add_lora(tiny_models.unet, LORA_TARGET_MODULES["all"], settings, generator)
     lora = {
         key: torch.randn(value.shape, generator=generator)
         for key, value in lora_state_dict(tiny_models.unet).items()
@@ -45,6 +47,48 @@ def test_an_archive_gives_back_what_was_saved(trained: TrainedWeights, tmp_path:
     assert torch.equal(loaded.embeddings.clip_g, trained.embeddings.clip_g)
     assert loaded.lora.keys() == trained.lora.keys()
     assert all(torch.equal(loaded.lora[key], value) for key, value in trained.lora.items())
+
+
+def test_dora_text_encoder_lora_and_several_concepts_survive_saving_and_loading(
+    tiny_models: SDXLModels, tmp_path: Path
+):
+    generator = torch.Generator().manual_seed(0)
+    settings = LoraSettings(rank=2, alpha=4, use_dora=True)
+    add_lora(tiny_models.unet, LORA_TARGET_MODULES["all"], settings, generator)
+    plain = LoraSettings(rank=2, alpha=2)
+    for encoder in (tiny_models.text_encoder, tiny_models.text_encoder_2):
+        add_lora(encoder, TEXT_ENCODER_MODULES, plain, generator)
+    concepts = read_concepts("TOK", "TOK:1,HAT:2")
+    saved = TrainedWeights(
+        concepts=concepts,
+        embeddings=PlaceholderEmbeddings.random(("<s0>", "<s1>", "<s2>"), tiny_models, generator),
+        lora=lora_state_dict(tiny_models.unet),
+        text_encoder_lora=text_encoder_lora_state(tiny_models.text_encoder),
+        text_encoder_2_lora=text_encoder_lora_state(tiny_models.text_encoder_2),
+        record=RECORD,
+    )
+    save_weights(saved, tmp_path / "w.tar")
+    loaded = load_weights(tmp_path / "w.tar")
+    assert set(loaded.concepts) == set(concepts)
+    for name in ("lora", "text_encoder_lora", "text_encoder_2_lora"):
+        before, after = getattr(saved, name), getattr(loaded, name)
+        assert before
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    with tarfile.open(tmp_path / "w.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    webui = safetensors.load_file(tmp_path / "webui" / "TOK.safetensors")
+    for key in (
+        "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+        "lora_te2_text_model_encoder_layers_1_self_attn_out_proj.lora_up.weight",
+        "lora_unet_mid_block_attentions_0_proj_in.dora_scale",
+    ):
+        assert key in webui
+    rows = [
+        safetensors.load_file(tmp_path / "webui" / f"{c.trigger}_embedding.safetensors")["clip_l"]
+        for c in concepts
+    ]
+    torch.testing.assert_close(torch.cat(rows), saved.embeddings.clip_l.half())
 
 
 def test_an_unpacked_archive_is_read_like_the_tar(trained: TrainedWeights, tmp_path: Path):

@@ -11,6 +11,7 @@ from PIL import Image
 from preprocess.manifest import Manifest
 from sdxl.models import SDXLModels
 from trainer.dataset import LatentDataset, batch_order
+from trainer.inpainting import MASKS_PER_VIEW, masked_views
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -101,6 +102,58 @@ def test_without_any_mask_a_batch_has_none(
     tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
 ):
     assert LatentDataset(make_manifest(1), tiny_models.vae).batch([0], generator()).mask is None
+
+
+def test_an_inpainting_batch_has_a_mask_of_each_picture_and_the_rest_of_that_picture(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    manifest = make_manifest(2)
+    dataset = LatentDataset(manifest, tiny_models.vae, True, generator(7))
+    batch = dataset.batch([1, 0] * 16, generator())
+    assert batch.inpainting is not None
+    assert batch.inpainting.shape == (32, 5, 4, 4)
+    source, choices = generator(7), {}
+    for i in range(2):
+        with Image.open(manifest.directory / f"{i}.png") as picture:
+            pixels = torch.from_numpy(np.asarray(picture, dtype=np.float32)).permute(2, 0, 1)
+        view = pixels / 127.5 - 1
+        choices[i] = [masked_views(v, tiny_models.vae, source) for v in (view, view.flip(-1))]
+    drawn = set()
+    for row, i in zip(batch.inpainting, batch.index.tolist(), strict=True):
+        found = [
+            (i, side, k)
+            for side, masks in enumerate(choices[i])
+            for k in range(MASKS_PER_VIEW)
+            if torch.equal(masks[k], row)
+        ]
+        assert found
+        drawn.update(found)
+    assert {side for _, side, _ in drawn} == {0, 1}
+    assert len({k for _, _, k in drawn}) > 2
+
+
+def test_the_masks_of_a_batch_follow_the_mirroring_of_its_latents(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    dataset = LatentDataset(make_manifest(1), tiny_models.vae, True, generator(7))
+    dataset._inpainting[0][0], dataset._inpainting[0][1] = 0.0, 1.0
+    batch = dataset.batch([0] * 16, generator())
+    assert batch.inpainting is not None
+    mirrored = batch.inpainting[:, 0, 0, 0] == 1.0
+    assert 0 < mirrored.sum() < 16
+    near, far = batch.latents[~mirrored], batch.latents[mirrored]
+    assert (near[0] - near[1]).abs().mean() < (near[0] - far[0]).abs().mean()
+
+
+def test_masks_change_nothing_else_that_is_drawn(
+    tiny_models: SDXLModels, make_manifest: Callable[..., Manifest]
+):
+    plain = LatentDataset(make_manifest(3), tiny_models.vae, True)
+    masked = LatentDataset(make_manifest(3), tiny_models.vae, True, generator(7))
+    ours, theirs = plain.batch([2, 0], generator()), masked.batch([2, 0], generator())
+    assert ours.inpainting is None
+    assert torch.equal(ours.latents, theirs.latents)
+    assert torch.equal(ours.time_ids, theirs.time_ids)
 
 
 @pytest.mark.parametrize(("num", "batch_size"), [(10, 4), (3, 4), (1, 4), (5, 5), (7, 1)])

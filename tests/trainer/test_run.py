@@ -1,25 +1,25 @@
-import base64
-import io
 import json
 import re
 import tarfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from preprocess.manifest import Manifest
+from sdxl.downloads import BaseModelFiles
 from sdxl.weights.archive import load_weights
 from trainer.config import TrainConfig
-from trainer.report import TrainReport, write_report
 from trainer.run import TrainingResult, run_training
 
 CONFIG = TrainConfig(
     seed=5, resolution=64, max_train_steps=2, train_batch_size=1, lora_rank=2, lr_warmup_steps=0
 )
+
+
+def base(directory: Path) -> BaseModelFiles:
+    return BaseModelFiles(name="tiny", weights=directory, configs=directory)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def train(tiny_sdxl_dir: Path, make_manifest: Callable[..., Manifest], tmp_path:
         (tmp_path / name).mkdir()
         manifest = make_manifest(2, size=(64, 64), caption='a "photo" of TOK, <b>')
         settings = {"caption_prefix": "a photo of TOK, ", **asdict(config)}
-        return run_training(manifest, tiny_sdxl_dir, "tiny", config, settings, tmp_path / name)
+        return run_training(manifest, None, base(tiny_sdxl_dir), config, settings, tmp_path / name)
 
     return run
 
@@ -47,6 +47,7 @@ def test_the_archive_holds_the_weights_and_how_they_were_made(train: Callable[..
         "special_params.json",
         "training.json",
         "captions.csv",
+        "tensorboard/events.out.tfevents.0.training",
         "webui/TOK.safetensors",
         "webui/TOK_embedding.safetensors",
     }
@@ -66,32 +67,89 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert members(first)["lora.safetensors"] != members(other)["lora.safetensors"]
 
 
+@pytest.fixture(scope="module")
+def baselines() -> dict[str, dict[str, bytes]]:
+    """Archives without the change, by the settings beside it."""
+    return {}
+
+
+RESTARTS = {"lr_scheduler": "cosine_with_restarts", "max_train_steps": 4}
+CHANGES: list[tuple[dict, dict]] = [
+    ({"ti_lr": 1e-2}, {}),
+    ({"lora_lr": 1e-2}, {}),
+    ({"lora_rank": 4}, {}),
+    ({"lora_target": "all"}, {}),
+    ({"lora_alpha": 1.0}, {}),
+    ({"lora_dropout": 0.5}, {}),
+    ({"text_encoder_lr": 1e-3}, {}),
+    ({"method": "dora"}, {}),
+    ({"ti_train_fraction": 1.0}, {}),
+    ({"ti_init": "red"}, {}),
+    ({"token_map": "TOK:3"}, {}),
+    ({"optimizer": "prodigy"}, {"ti_lr": 1.0, "lora_lr": 1.0}),
+    ({"lr_warmup_steps": 5}, {}),
+    ({"lr_scheduler": "linear"}, {}),
+    ({"lr_scheduler": "cosine"}, {}),
+    ({"lr_scheduler": "cosine_with_restarts"}, {"max_train_steps": 4}),
+    ({"lr_num_cycles": 2}, RESTARTS),
+    ({"train_batch_size": 2}, {}),
+    ({"gradient_accumulation_steps": 2}, {}),
+    ({"max_train_steps": 3}, {}),
+    ({"num_train_epochs": 1}, {"train_batch_size": 2}),
+    ({"max_grad_norm": 1e-9}, {}),
+    ({"snr_gamma": 0.0}, {"train_batch_size": 8}),
+    ({"noise_offset": 0.1}, {}),
+    ({"caption_dropout": 0.9}, {}),
+    ({"horizontal_flip": True}, {}),
+    ({"mixed_precision": "bf16"}, {}),
+    ({"class_prompt": "a photo of a ball"}, {"num_class_images": 1}),
+    ({"num_class_images": 2}, {"class_prompt": "a photo of a ball", "num_class_images": 1}),
+    ({"prior_loss_weight": 2.0}, {"class_prompt": "a photo of a ball", "num_class_images": 1}),
+]
+# settings whose effect other tests show
+SHOWN_ELSEWHERE = {
+    *("seed", "resolution", "unet_learning_rate", "token_string", "checkpointing_steps"),
+    *("gradient_checkpointing", "sample_prompts", "sample_every", "wandb_project"),
+}
+
+
+def test_every_setting_has_a_test_of_its_effect():
+    changed = {next(iter(change)) for change, _ in CHANGES}
+    assert changed | SHOWN_ELSEWHERE == {field.name for field in fields(TrainConfig)}
+    assert not changed & SHOWN_ELSEWHERE
+
+
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"ti_lr": 1e-2},
-        {"lora_lr": 1e-2},
-        {"lora_rank": 4},
-        {"lora_target": "all"},
-        {"ti_train_fraction": 1.0},
-        {"lr_warmup_steps": 5},
-        {"lr_scheduler": "linear"},
-        {"train_batch_size": 2},
-        {"max_train_steps": 3},
-        {"num_train_epochs": 1, "train_batch_size": 2},
-        {"max_grad_norm": 1e-9},
-        {"num_placeholder_tokens": 3},
-        {"gradient_accumulation_steps": 2},
-        {"horizontal_flip": True},
-    ],
-    ids=lambda change: next(iter(change)),
+    ("change", "beside"),
+    CHANGES,
+    ids=lambda settings: "-".join(f"{k}={v}" for k, v in settings.items()) or "alone",
 )
 def test_every_setting_of_the_training_acts_on_the_weights(
+    train: Callable[..., TrainingResult],
+    baselines: dict[str, dict[str, bytes]],
+    change: dict,
+    beside: dict,
+):
+    beside = {"sample_prompts": "TOK", **beside}  # one picture is enough here
+    if str(beside) not in baselines:
+        baselines[str(beside)] = members(train("before", **beside))
+    before, after = baselines[str(beside)], members(train("after", **{**beside, **change}))
+    names = ("lora.safetensors", "embeddings.pti")
+    assert [before[name] for name in names] != [after[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"gradient_checkpointing": "on"}, {"sample_every": 1}, {"checkpointing_steps": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_only_looks_on_or_saves_memory_leaves_the_weights_alone(
     train: Callable[..., TrainingResult], change: dict
 ):
-    before, after = train("before"), train("after", **change)
-    names = ("lora.safetensors", "embeddings.pti")
-    assert [members(before)[n] for n in names] != [members(after)[n] for n in names]
+    # dropout draws from the generators that a look could disturb
+    beside = {"lora_dropout": 0.3, "max_train_steps": 4, "sample_prompts": "TOK"}
+    before, after = train("before", **beside), train("after", **beside, **change)
+    assert members(before)["lora.safetensors"] == members(after)["lora.safetensors"]
 
 
 def test_checkpoints_are_in_the_archive_and_can_be_loaded(
@@ -128,6 +186,59 @@ def test_the_report_is_one_file_with_pictures_captions_losses_and_settings(
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_a_training_that_diverges_fails_with_its_rates(train: Callable[..., TrainingResult]):
+    with pytest.raises(ValueError, match=r"the loss of step \d+ is not a number.*unet 1e\+20"):
+        train(method="full", unet_learning_rate=1e20, max_grad_norm=0.0, max_train_steps=4)
+
+
+def test_the_course_of_the_pictures_is_in_the_report(train: Callable[..., TrainingResult]):
+    result = train(max_train_steps=5, sample_every=2, sample_prompts="TOK | a ball")
+    page = result.report.read_text()
+    assert page.count("data:image/jpeg;base64,") == 2 * 4 + 2  # base, 2, 4, final; the pictures
+    assert "step 2" in page
+    assert "a ball" in page
+
+
+def test_several_concepts_are_named_in_log_report_and_archive(
+    train: Callable[..., TrainingResult], caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO"):
+        result = train(token_map="TOK:1,photo:3")
+    assert "TOK as 1 vectors, photo as 3 vectors" in caplog.text
+    assert json.loads(members(result)["special_params.json"]) == {
+        "TOK": "<s0>",
+        "photo": "<s1><s2><s3>",
+    }
+    assert {"webui/TOK_embedding.safetensors", "webui/photo_embedding.safetensors"} <= set(
+        members(result)
+    )
+    assert "photo" in result.report.read_text()
+
+
+def test_class_pictures_are_made_with_progress_and_shown(
+    train: Callable[..., TrainingResult], caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO"):
+        result = train(class_prompt="a photo of a ball", num_class_images=5)
+    assert "Class picture 4 of 5" in caplog.text
+    assert "Class picture 5 of 5" in caplog.text
+    assert "a photo of a ball" in result.report.read_text()
+
+
+def test_class_pictures_of_the_users_own_are_trained_instead(
+    train: Callable[..., TrainingResult], make_manifest: Callable[..., Manifest],
+    tiny_sdxl_dir: Path, tmp_path: Path,
+):  # fmt: skip
+    prompt = "a photo of a ball"
+    made = train("made", class_prompt=prompt, num_class_images=2)
+    own = make_manifest(2, size=(64, 64))
+    config = replace(CONFIG, class_prompt=prompt)
+    (tmp_path / "own").mkdir()
+    result = run_training(own, own, base(tiny_sdxl_dir), config, {}, tmp_path / "own")
+    names = ("lora.safetensors", "embeddings.pti")
+    assert [members(made)[n] for n in names] != [members(result)[n] for n in names]
+
+
 def test_the_log_opens_with_what_will_be_trained(
     train: Callable[..., TrainingResult], caplog: pytest.LogCaptureFixture
 ):
@@ -145,7 +256,7 @@ def test_a_resolution_far_from_the_bases_own_is_warned_of(
     config = replace(CONFIG, resolution=128)
     (tmp_path / "large").mkdir()
     manifest = make_manifest(1, size=(128, 128))
-    run_training(manifest, tiny_sdxl_dir, "tiny", config, {}, tmp_path / "large")
+    run_training(manifest, None, base(tiny_sdxl_dir), config, {}, tmp_path / "large")
     assert "resolution 128 is far from the 32 px" in caplog.text
 
 
@@ -159,26 +270,3 @@ def test_progress_is_in_the_form_that_replicates_client_parses(
     parsed = [match.groups() for match in map(pattern.match, lines) if match]
     assert parsed[-1] == ("100", "3", "3")
     assert any("loss=" in line and "images/s" in line for line in lines)
-
-
-def test_the_report_lays_the_mask_over_the_picture(
-    make_manifest: Callable[..., Manifest], tmp_path: Path
-):
-    def page(mask: bool) -> str:
-        manifest = make_manifest(1, size=(64, 64))
-        if mask:
-            Image.new("L", (64, 64), 0).save(manifest.directory / "mask.png")
-            example = replace(manifest.examples[0], mask_path="mask.png", notes=("masked",))
-            manifest = replace(manifest, examples=(example,))
-        report = TrainReport(
-            manifest=manifest, trigger="TOK", base_model="tiny", settings={}, losses=[0.1],
-            pivot_step=1, previews=(), seconds={}, archive_bytes=1,
-        )  # fmt: skip
-        write_report(report, tmp_path / "report.html")
-        return (tmp_path / "report.html").read_text()
-
-    plain, masked = page(mask=False), page(mask=True)
-    assert "masked" in masked
-    pictures = [re.search('base64,([^"]+)', text)[1] for text in (plain, masked)]  # pyright: ignore[reportOptionalSubscript]
-    reds = [np.asarray(Image.open(io.BytesIO(base64.b64decode(p))))[..., 0] for p in pictures]
-    assert reds[1].mean() > reds[0].mean() + 20
