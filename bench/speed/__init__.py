@@ -1,0 +1,1 @@
+"""How fast this machine trains: the parts of the benchmark `train`."""
