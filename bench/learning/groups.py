@@ -140,6 +140,16 @@ GROUPS = (
         columns=(*_FIDELITY, SECONDS),
     ),
     Group(
+        name="pivotal",
+        title="Where pivotal tuning pays",
+        question=(
+            "With and without training the vectors: in the usual run, in a short one, and with a "
+            "very small LoRA."
+        ),
+        variants=(BASELINE, "lora_alone", "short", "short_alone", "small", "small_alone"),
+        columns=(*_FIDELITY, CLASS_MATCH, WEIGHTS, SECONDS),
+    ),
+    Group(
         name="loss",
         title="Loss, regularization and optimizer",
         question="What do the options do that change the loss, the pictures or the optimizer?",

@@ -87,6 +87,26 @@ VARIANTS = (
     _option("vectors_4", "4 vectors instead of 2", token_map="TOK:4"),
     _option("ti_lr_high", "their learning rate 4 times as high", ti_lr=2e-2),
     _option("pti_toy", "the vectors start from the word toy", ti_init="toy"),
+    # where pivotal tuning pays
+    _option(
+        "small",
+        "rank 1 at the cross-attention alone",
+        lora_target="cross_attention",
+        lora_rank=1,
+    ),
+    _option(
+        "small_alone",
+        "the same without pivotal tuning",
+        lora_target="cross_attention",
+        lora_rank=1,
+        ti_train_fraction=0.0,
+    ),
+    _option(
+        "short_alone",
+        "100 steps without pivotal tuning",
+        max_train_steps=100,
+        ti_train_fraction=0.0,
+    ),
     # the loss
     _option("snr_5", "min-SNR: little noise counts less", snr_gamma=5.0),
     _option("noise_offset", "each channel of the noise is shifted", noise_offset=0.05),
