@@ -14,9 +14,11 @@ from inference.request import MAX_OUTPUTS, MAX_SEED, GenerationRequest
 from inference.safety import SAFETY_CHECKER_REPO, SafetyChecker
 from sdxl.downloads import default_cache_dir, fetch_file, resolve_base, resolve_model
 from sdxl.logs import configure_logging
-from sdxl.weights.archive import load_weights
+from sdxl.weights.reading import read_weights
 
 logger = logging.getLogger(__name__)
+
+MAX_SOURCE_SHOWN = 200  # characters: a data: URL holds the whole file
 
 
 class Predictor(BasePredictor):
@@ -26,16 +28,17 @@ class Predictor(BasePredictor):
         """Load the model once, before the first request.
 
         Args:
-            weights: The archive of a training: a file, folder or address (`COG_WEIGHTS`). Without
-                it the base model is served.
+            weights: The archive of a training, or any LoRA or embedding for SDXL: a file, folder,
+                address or data: URL (`COG_WEIGHTS`). Without it the base model is served.
         """
         configure_logging()
         trained = None
         if weights:
-            trained = load_weights(fetch_file(str(weights), default_cache_dir()))
+            trained = read_weights(fetch_file(str(weights), default_cache_dir()))
         recorded = trained.base_model if trained else None
         base_model = recorded or os.environ.get("BASE_MODEL") or "sdxl"
-        logger.info("Base model %s, %s.", base_model, weights or "no trained weights")
+        source = str(weights)[:MAX_SOURCE_SHOWN] if weights else "no trained weights"
+        logger.info("Base model %s, %s.", base_model, source)
         self.generator = PictureGenerator(resolve_base(base_model), trained)
         self.safety_checker: Optional[SafetyChecker] = None
 

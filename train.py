@@ -226,6 +226,15 @@ def train(
     prior_loss_weight: float = Input(
         description="How much the pictures of class_prompt count.", default=1.0, ge=0
     ),
+    lora_max_mb: float = Input(
+        description="Make the LoRA smaller at the end, so that webui/ holds a file of so many MB, at the least loss of detail. 0 leaves it.",
+        default=0.0,
+        ge=0,
+    ),
+    export: str = Input(
+        description="More files in the archive, beside cog-sdxl's and webui/: diffusers, bundle (the embeddings inside the LoRA file), or both with a comma.",
+        default="",
+    ),
     sample_prompts: Optional[str] = Input(
         description="Prompts of the report's pictures, separated by |. Empty takes four of our own.",
         default=None,

@@ -28,7 +28,8 @@ class AppliedFineTune:
             self._add_lora()
             if weights.unet:
                 self._base_unet = _replace_parameters(models, weights)
-            self._embeddings = weights.embeddings.install(models)
+            rows = weights.embeddings
+            self._embeddings = rows.install(models) if rows is not None else None
         except ValueError:
             self._restore_networks()
             raise
@@ -40,7 +41,8 @@ class AppliedFineTune:
 
     def remove(self) -> None:
         """Take everything out again."""
-        self._embeddings.remove()
+        if self._embeddings:
+            self._embeddings.remove()
         self._restore_networks()
 
     def _add_lora(self) -> None:

@@ -65,7 +65,7 @@ class PictureGenerator:
     def _warn_without_trigger(self, prompt: str) -> None:
         assert self._fine_tune
         triggers = [concept.trigger for concept in self._fine_tune.weights.concepts]
-        if not any(occurs(trigger, prompt) for trigger in triggers):
+        if triggers and not any(occurs(trigger, prompt) for trigger in triggers):
             logger.warning(
                 "The prompt does not contain %s, the word that was trained.", " or ".join(triggers)
             )

@@ -3,6 +3,7 @@
 Only the doors and `preprocess` cause downloads, and all of them come through here.
 """
 
+import base64
 import hashlib
 import lzma
 import os
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 import httpx2
 import requests
@@ -193,11 +194,14 @@ def fetch_file(address: str, cache_dir: Path) -> Path:
     """Return the local path of a file: `address` itself if it is a path, else its download.
 
     An http(s) download continues where an earlier one stopped, is renamed only when it is whole,
-    and is found again under the hash of its address.
+    and is found again under the hash of its address. A `data:` URL is the file itself, in base64.
 
     Raises:
-        ValueError: The path does not exist, or the address cannot be reached or answers an error.
+        ValueError: The path does not exist, the address cannot be reached or answers an error, or
+            what a `data:` URL holds is not base64.
     """
+    if address.startswith("data:"):
+        return _decode(address, cache_dir)
     url = urlparse(address)
     if url.scheme not in ("http", "https"):
         path = Path(address.removeprefix("file://")).expanduser()
@@ -211,6 +215,25 @@ def fetch_file(address: str, cache_dir: Path) -> Path:
             _download(address, target)
         except requests.RequestException as error:
             raise ValueError(f"could not download {address}: {error}") from error
+    return target
+
+
+def _decode(address: str, cache_dir: Path) -> Path:
+    """Return where the content of a `data:` URL lies, under its hash."""
+    head, _, text = address.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise ValueError("it is not marked ;base64")
+        content = base64.b64decode(unquote(text), validate=True)
+    except ValueError as error:
+        start = f"{address[:40]}..."
+        raise ValueError(f"{start} is no data: URL in base64 ({error})") from error
+    target = cache_dir / hashlib.sha256(content).hexdigest()[:16] / "data"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name("data.part")
+        part.write_bytes(content)
+        part.replace(target)
     return target
 
 

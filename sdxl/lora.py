@@ -104,12 +104,11 @@ def load_lora(network: nn.Module, state: dict[str, Tensor]) -> None:
         path, _, matrix = key.removesuffix(".weight").rpartition(".")
         if matrix != "lora_A":
             continue
-        layer = modules.get(path)
-        inputs = getattr(layer, "weight", value[:, :0]).shape[1]
-        if inputs != value.shape[1]:
+        shape = (len(state[f"{path}.lora_B.weight"]), *value.shape[1:])
+        if getattr(getattr(modules.get(path), "weight", None), "shape", None) != shape:
             raise ValueError(
-                f"the LoRA has weights for the layer {path} with {value.shape[1]} inputs, which "
-                "this base model does not have: it was trained on another base model"
+                f"the LoRA has weights for the layer {path} of {shape[1]} inputs and {shape[0]} "
+                "outputs, which this base model does not have: it was trained on another base model"
             )
         ranks[path] = value.shape[0]
     usual = Counter(ranks.values()).most_common(1)[0][0]
@@ -148,10 +147,11 @@ def load_text_encoder_lora(encoder: nn.Module, state: dict[str, Tensor]) -> None
     """Inject what `text_encoder_lora_state` returned; see `load_lora`."""
     names = dict(encoder.named_modules())
     prefix = TEXT_MODEL if TEXT_MODEL.removesuffix(".") in names else ""
-    load_lora(
-        encoder,
-        {f"{prefix}{key.removeprefix(TEXT_MODEL)}": value for key, value in state.items()},
-    )
+    renamed = {
+        f"{prefix}{key.removeprefix(TEXT_MODEL)}" if key.startswith(TEXT_MODEL) else key: value
+        for key, value in state.items()  # text_projection is beside the text model
+    }
+    load_lora(encoder, renamed)
 
 
 def set_lora_scale(network: nn.Module, scale: float) -> None:

@@ -110,6 +110,20 @@ def test_the_weights_make_pictures_through_the_real_server(
     assert "Seeds: 0, 1" in result.stderr
 
 
+def test_the_web_uis_file_alone_makes_pictures_too(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    with tarfile.open(trained[0]) as archive:
+        archive.extract("webui/TOK.safetensors", tmp_path, filter="data")
+    inputs = {"prompt": "a toy", "num_inference_steps": "1", "disable_safety_checker": "true"}
+    file = tmp_path / "webui" / "TOK.safetensors"
+    result = run("predict", inputs, "-w", str(file), "-o", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    assert "Base model pocket" in result.stderr  # the file says which
+    with Image.open(next((tmp_path / "out").iterdir())) as picture:
+        assert picture.size == (128, 128)
+
+
 def test_without_a_safety_checker_the_error_names_the_way_out(
     trained: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ):

@@ -13,6 +13,7 @@ LrScheduler = Literal[
 ]
 GradientCheckpointing = Literal["auto", "on", "off"]
 MixedPrecision = Literal["auto", "no", "bf16"]
+Export = Literal["cog", "webui", "diffusers", "bundle"]
 
 MAX_SEED = 2**32 - 1
 LEAST_PRODIGY_LR = 0.1
@@ -63,6 +64,10 @@ class TrainConfig:
         token_string: The word that will stand for the subject, such as TOK.
         token_map: Several such words and how many vectors each is, such as `TOK:2,HAT:4`.
         checkpointing_steps: The archive holds the weights of every so many steps as well.
+        lora_max_mb: The LoRA is resized at the end to a web UI's file of so many megabytes; 0 does
+            not.
+        export: Further formats in the archive, beside cog-sdxl's and the web UIs': `diffusers`,
+            `bundle`, or both with a comma.
         sample_prompts: Of the report's pictures, separated by `|`; None takes four of our own.
         sample_every: The report shows them at every so many steps too; 0 before and after alone.
         wandb_project: Where the losses go on Weights & Biases, given a key.
@@ -102,6 +107,8 @@ class TrainConfig:
     token_string: str = DEFAULT_TRIGGER
     token_map: str = ""
     checkpointing_steps: int = 999999
+    lora_max_mb: float = 0.0
+    export: str = ""
     sample_prompts: str | None = None
     sample_every: int = 0
     wandb_project: str = "sdxl-finetune"
@@ -133,6 +140,7 @@ class TrainConfig:
         if self.lora_alpha is not None:
             self._require("lora_alpha", self.lora_alpha > 0, "greater than 0")
         self._check_class_prompt()
+        self._check_export()
         self._check_rates()
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
@@ -152,6 +160,26 @@ class TrainConfig:
                     f"{self.class_prompt!r}: say what kind of thing it is, such as 'a photo of a "
                     "robot'"
                 )
+
+    def _check_export(self) -> None:
+        unknown = set(self.exports) - set(get_args(Export))
+        if unknown:
+            raise ValueError(
+                f"export must be formats of {', '.join(get_args(Export))}, with commas between "
+                f"them, got {self.export!r}"
+            )
+        if self.method == "full" and set(self.exports) & {"diffusers", "bundle"}:
+            raise ValueError(
+                f"export={self.export} is for LoRA, and method=full trains the whole U-Net, which "
+                "is in the archive as unet.safetensors: leave export out"
+            )
+        if self.method == "textual_inversion" and "diffusers" in self.exports:
+            raise ValueError(
+                "export=diffusers is for LoRA, and method=textual_inversion trains embeddings "
+                "alone, which are in the archive's webui/: leave diffusers out"
+            )
+        if self.lora_max_mb and not self.trains_lora:
+            raise ValueError(f"lora_max_mb is for LoRA, and method={self.method} trains none")
 
     def _check_rates(self) -> None:
         if self.method == "textual_inversion" and self.text_encoder_lr:
@@ -185,6 +213,11 @@ class TrainConfig:
     def trains_lora(self) -> bool:
         """Whether the U-Net gets matrices."""
         return self.method in ("lora", "dora")
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """The formats of `export`."""
+        return tuple(name.strip() for name in self.export.split(",") if name.strip())
 
     def total_steps(self, num_examples: int) -> int:
         """Return the number of optimizer steps of the run.
@@ -222,4 +255,5 @@ _AT_LEAST_ZERO = (
     "snr_gamma",
     "noise_offset",
     "sample_every",
+    "lora_max_mb",
 )

@@ -1,14 +1,25 @@
 """What a run leaves behind: the trained weights, and the record of how they were made."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 
-from sdxl.lora import lora_state_dict, text_encoder_lora_state
+from sdxl.lora import (
+    load_lora,
+    load_text_encoder_lora,
+    lora_state_dict,
+    remove_lora,
+    text_encoder_lora_state,
+)
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import InstalledEmbeddings
+from sdxl.weights.resize import resize_weights
 from sdxl.weights.trained import FORMAT_VERSION, TrainedWeights
 from trainer.config import TrainConfig
 
+logger = logging.getLogger(__name__)
+
+BYTES_PER_MB = 1e6
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
@@ -35,15 +46,77 @@ def collect_weights(
     )
 
 
+def check_lora_max_mb(weights: TrainedWeights, lora_max_mb: float) -> None:
+    """See before the training that there can be a LoRA so small; 0 is no limit.
+
+    Raises:
+        ValueError: There cannot.
+    """
+    if lora_max_mb:
+        try:
+            resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
+        except ValueError as error:
+            raise ValueError(f"lora_max_mb={lora_max_mb:g} is too small: {error}") from error
+
+
+def resize_trained(
+    models: SDXLModels, weights: TrainedWeights, lora_max_mb: float
+) -> TrainedWeights:
+    """Make the LoRA in `models` and in `weights` as small as asked for; 0 leaves both.
+
+    Args:
+        models: With the LoRA of `weights` in them.
+        weights: As they were trained.
+        lora_max_mb: Largest size of the web UIs' file.
+    """
+    if not lora_max_mb:
+        return weights
+    resized = resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
+    for network, before, after, load in (
+        (models.unet, weights.lora, resized.lora, load_lora),
+        (
+            models.text_encoder,
+            weights.text_encoder_lora,
+            resized.text_encoder_lora,
+            load_text_encoder_lora,
+        ),
+        (
+            models.text_encoder_2,
+            weights.text_encoder_2_lora,
+            resized.text_encoder_2_lora,
+            load_text_encoder_lora,
+        ),
+    ):
+        if before:
+            remove_lora(network)
+        if after:
+            load(network, after)
+    logger.info(
+        "lora_max_mb=%g: %d of %d pairs of rows and columns are kept.",
+        lora_max_mb,
+        _total_rank(resized),
+        _total_rank(weights),
+    )
+    return resized
+
+
+def _total_rank(weights: TrainedWeights) -> int:
+    states = (weights.lora, weights.text_encoder_lora, weights.text_encoder_2_lora)
+    return sum(v.shape[0] for state in states for k, v in state.items() if ".lora_A." in k)
+
+
 def training_record(
-    base_model: str, seed: int, settings: Mapping[str, object], losses: Sequence[float]
+    base_model: str, models: SDXLModels, seed: int, settings: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return the content of `training.json`; no times, so that equal runs give equal bytes."""
+    """Return the content of `training.json`; no times, so that equal runs give equal bytes.
+
+    The losses are added when there are any.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "base_model": base_model,
+        "prediction_type": models.scheduler_config["prediction_type"],
         "seed": seed,
         "settings": dict(settings),
         "packages": {name: version(name) for name in _PACKAGES},
-        "losses": [round(loss, 6) for loss in losses],
     }

@@ -17,6 +17,7 @@ from sdxl.downloads import BaseModelFiles
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import InstalledEmbeddings
 from sdxl.weights.archive import save_weights
+from sdxl.weights.writing import export_members
 from trainer.config import TrainConfig
 from trainer.dataset import LatentDataset
 from trainer.hardware import choose_mixed_precision
@@ -27,7 +28,12 @@ from trainer.plan import plan_training
 from trainer.prepare import add_trainables, load_base, set_training_mode
 from trainer.prior import find_class_pictures, open_some
 from trainer.report import TrainReport, write_report
-from trainer.result import collect_weights, training_record
+from trainer.result import (
+    check_lora_max_mb,
+    collect_weights,
+    resize_trained,
+    training_record,
+)
 from trainer.tracking import WandbRun
 
 ARCHIVE_NAME, REPORT_NAME = "trained_model.tar", "report.html"
@@ -74,15 +80,16 @@ def run_training(
     with clock.phase("train"):
         set_training_mode(models, True, plan.gradient_checkpointing)
         embeddings = add_trainables(models, config)
-        losses = _train(models, embeddings, pictures, config, accelerator, observer)
+        record = training_record(base.name, models, config.seed, settings)
+        losses = _train(models, embeddings, pictures, config, accelerator, observer, record)
+    weights = collect_weights(models, embeddings, config, record)
+    weights = resize_trained(models, weights, config.lora_max_mb)
     with clock.phase("sample pictures after"):
         after = observer.pictures(config.concepts)
 
     result = TrainingResult(weights=out_dir / ARCHIVE_NAME, report=out_dir / REPORT_NAME)
-    record = training_record(base.name, config.seed, settings, losses)
-    weights = collect_weights(models, embeddings, config, record)
     extra = {CAPTIONS_NAME: manifest.captions_csv(), **observer.members(losses)}
-    save_weights(weights, result.weights, extra)
+    save_weights(weights, result.weights, extra | export_members(weights, config.exports))
     report = TrainReport(
         manifest=manifest,
         triggers=tuple(concept.trigger for concept in config.concepts),
@@ -150,8 +157,10 @@ def _train(
     config: TrainConfig,
     accelerator: Accelerator,
     observer: Observer,
+    record: dict[str, object],
 ) -> list[float]:
-    observer.start(lambda: collect_weights(models, embeddings, config, {}))
+    check_lora_max_mb(collect_weights(models, embeddings, config, record), config.lora_max_mb)
+    observer.start(lambda: collect_weights(models, embeddings, config, record))
     with _seeded(config.seed, accelerator.device):
         losses = train_loop(
             models,
@@ -164,6 +173,7 @@ def _train(
             observer.after_step,
         )
     observer.close()
+    record["losses"] = [round(loss, 6) for loss in losses]
     return losses
 
 

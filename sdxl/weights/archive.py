@@ -13,7 +13,6 @@ The members, all flat but `webui/`; `docs/weights-format.md` has the keys:
 
 import io
 import json
-import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,12 +24,15 @@ from torch import Tensor
 from sdxl.concept import PLACEHOLDER, Concept
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.weights.cog_keys import from_cog_keys, join_networks, split_networks, to_cog_keys
+from sdxl.weights.files import is_archive
 from sdxl.weights.stable_bytes import serialize
 from sdxl.weights.trained import TrainedWeights
-from sdxl.weights.webui import embedding_tensors, kohya_metadata, to_kohya_keys
+from sdxl.weights.webui import embedding_files, file_name, webui_file
 
 EMBEDDINGS, TOKEN_MAP, RECORD = "embeddings.pti", "special_params.json", "training.json"
 LORA, UNET = "lora.safetensors", "unet.safetensors"
+ARCHIVE_MEMBERS = (LORA, UNET, EMBEDDINGS, TOKEN_MAP)
+"""One of these at least is in every archive."""
 
 
 def save_weights(
@@ -41,7 +43,6 @@ def save_weights(
     The same weights and members give the same bytes.
     """
     members = {**cog_members(weights), **_webui_members(weights), **(extra_members or {})}
-    members[RECORD] = _json_bytes(weights.record)
     unfinished = path.with_name(path.name + ".part")
     with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted(members):
@@ -52,13 +53,19 @@ def save_weights(
 
 
 def cog_members(weights: TrainedWeights) -> dict[str, bytes]:
-    """Return the files that cog-sdxl writes, by name."""
-    embeddings = {
-        "text_encoders_0": weights.embeddings.clip_l.contiguous(),
-        "text_encoders_1": weights.embeddings.clip_g.contiguous(),
-    }
-    token_map = {concept.trigger: concept.placeholder_text for concept in weights.concepts}
-    members = {EMBEDDINGS: serialize(embeddings), TOKEN_MAP: _json_bytes(token_map)}
+    """Return the files of which an archive or a checkpoint is made, by name.
+
+    They are those that cog-sdxl writes, of the embeddings only if there are some, and our record if
+    there is one: without it they are read as cog-sdxl's.
+    """
+    members: dict[str, bytes] = {}
+    if weights.embeddings is not None:
+        embeddings = {
+            "text_encoders_0": weights.embeddings.clip_l,
+            "text_encoders_1": weights.embeddings.clip_g,
+        }
+        token_map = {concept.trigger: concept.placeholder_text for concept in weights.concepts}
+        members |= {EMBEDDINGS: serialize(embeddings), TOKEN_MAP: _json_bytes(token_map)}
     lora = join_networks(
         to_cog_keys(weights.lora),
         text_encoder=to_cog_keys(weights.text_encoder_lora),
@@ -68,25 +75,17 @@ def cog_members(weights: TrainedWeights) -> dict[str, bytes]:
         members[LORA] = serialize(lora)
     if weights.unet:
         members[UNET] = serialize(weights.unet)
+    if weights.record:
+        members[RECORD] = _json_bytes(weights.record)
     return members
 
 
 def _webui_members(weights: TrainedWeights) -> dict[str, bytes]:
-    members = {}
-    for concept in weights.concepts:
-        tensors = embedding_tensors(concept, weights.embeddings)
-        name = f"webui/{_file_name(concept.trigger)}_embedding.safetensors"
-        members[name] = serialize(tensors, {"format": "pt"})
-    lora = to_kohya_keys(weights)
-    if lora:
-        trigger = weights.concepts[0].trigger
-        metadata = {"format": "pt", **kohya_metadata(trigger)}
-        members[f"webui/{_file_name(trigger)}.safetensors"] = serialize(lora, metadata)
+    members = {f"webui/{name}": file for name, file in embedding_files(weights).items()}
+    if weights.has_lora:
+        name = file_name(weights.concepts[0].trigger) if weights.concepts else "lora"
+        members[f"webui/{name}.safetensors"] = webui_file(weights)
     return members
-
-
-def _file_name(trigger: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", trigger)
 
 
 def load_weights(path: Path) -> TrainedWeights:
@@ -98,26 +97,15 @@ def load_weights(path: Path) -> TrainedWeights:
         ValueError: There is no such archive, or a part of it is missing or broken.
     """
     members = _read_members(path)
-    token_map = _parse(path, TOKEN_MAP, members)
-    rows = _tensors(path, EMBEDDINGS, members)
-    if not {"text_encoders_0", "text_encoders_1"} <= rows.keys():
-        raise ValueError(
-            f"{EMBEDDINGS} in the weights {path.name} has the keys {sorted(rows)}, "
-            "not text_encoders_0 and text_encoders_1"
-        )
-    concepts = tuple(
-        Concept(trigger=trigger, placeholder_tokens=tuple(PLACEHOLDER.findall(text)))
-        for trigger, text in token_map.items()
-    )
-    # row i of both tables belongs to <s{i}>, in the order of the numbers
-    tokens = tuple(f"<s{i}>" for i in range(len(rows["text_encoders_0"])))
+    if not {EMBEDDINGS, TOKEN_MAP} & members.keys() and {LORA, UNET} & members.keys():
+        concepts, embeddings = (), None  # a LoRA of another trainer's, which we converted
+    else:
+        concepts, embeddings = _read_concepts(path, members)
     lora = from_cog_keys(_tensors(path, LORA, members)) if LORA in members else {}
     unet_lora, text_encoder_lora, text_encoder_2_lora = split_networks(lora)
     return TrainedWeights(
         concepts=concepts,
-        embeddings=PlaceholderEmbeddings(
-            tokens, rows["text_encoders_0"].float(), rows["text_encoders_1"].float()
-        ),
+        embeddings=embeddings,
         lora=unet_lora,
         text_encoder_lora=text_encoder_lora,
         text_encoder_2_lora=text_encoder_2_lora,
@@ -126,16 +114,34 @@ def load_weights(path: Path) -> TrainedWeights:
     )
 
 
+def _read_concepts(
+    path: Path, members: dict[str, bytes]
+) -> tuple[tuple[Concept, ...], PlaceholderEmbeddings]:
+    token_map = _parse(path, TOKEN_MAP, members)
+    rows = _tensors(path, EMBEDDINGS, members)
+    if not {"text_encoders_0", "text_encoders_1"} <= rows.keys():
+        raise ValueError(
+            f"{EMBEDDINGS} in the weights {path.name} has the keys {sorted(rows)}, "
+            "not text_encoders_0 and text_encoders_1"
+        )
+    concepts = tuple(
+        Concept(trigger=trigger, placeholder_tokens=tuple(PLACEHOLDER.findall(str(text))))
+        for trigger, text in token_map.items()
+    )
+    # row i of both tables belongs to <s{i}>, in the order of the numbers
+    tokens = tuple(f"<s{i}>" for i in range(len(rows["text_encoders_0"])))
+    clip_l, clip_g = (rows[f"text_encoders_{i}"].float() for i in range(2))
+    return concepts, PlaceholderEmbeddings(tokens, clip_l, clip_g)
+
+
 def _read_members(path: Path) -> dict[str, bytes]:
-    wanted = (LORA, UNET, EMBEDDINGS, TOKEN_MAP, RECORD)
+    wanted = (*ARCHIVE_MEMBERS, RECORD)
     if path.is_dir():
         return {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
-    if not path.is_file():
-        raise ValueError(f"there is no weights file {str(path)!r}")
-    if not tarfile.is_tarfile(path):
+    if not is_archive(path):
         raise ValueError(
-            f"the weights {path.name} are not a tar archive: give the trained_model.tar that "
-            "training returned"
+            f"the weights {path.name} are not a tar archive but a single file: give the "
+            "trained_model.tar that training returned"
         )
     members = {}
     with tarfile.open(path) as archive:

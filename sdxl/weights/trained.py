@@ -16,18 +16,20 @@ class TrainedWeights:
     """The result of a run: LoRA or whole U-Net, new embeddings, and what is known about it.
 
     Attributes:
-        concepts: The triggers and the placeholder tokens that stand for them.
-        embeddings: The trained rows of those tokens.
+        concepts: The triggers and the placeholder tokens that stand for them; a LoRA of another
+            trainer may have none.
+        embeddings: The trained rows of those tokens; None without concepts.
         lora: Of the U-Net, as in `sdxl.lora`: by peft's keys, acting as B A; empty if none was
             trained.
         text_encoder_lora: Of the first text encoder, likewise; keys begin with `text_model.`.
         text_encoder_2_lora: Of the second.
         unet: By diffusers' parameter names; empty unless the whole U-Net was trained.
-        record: The content of `training.json`; empty for the archives of other trainers.
+        record: The content of `training.json`, or what else is known of the file; empty for the
+            archives of cog-sdxl.
     """
 
     concepts: tuple[Concept, ...]
-    embeddings: PlaceholderEmbeddings
+    embeddings: PlaceholderEmbeddings | None
     lora: dict[str, Tensor] = field(default_factory=dict)
     text_encoder_lora: dict[str, Tensor] = field(default_factory=dict)
     text_encoder_2_lora: dict[str, Tensor] = field(default_factory=dict)
@@ -44,6 +46,11 @@ class TrainedWeights:
     def pooling(self) -> Pooling:
         """Where the pooled embedding was read in training.
 
-        Archives of cog-sdxl, which have no `training.json`, read it at the placeholder token.
+        Archives of cog-sdxl, which have no record, read it at the placeholder token.
         """
-        return "end_of_text" if "format_version" in self.record else "highest_token_id"
+        return "end_of_text" if self.record else "highest_token_id"
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether any network has matrices."""
+        return bool(self.lora or self.text_encoder_lora or self.text_encoder_2_lora)

@@ -1,54 +1,44 @@
-"""The files for ComfyUI, AUTOMATIC1111, Invoke and diffusers: kohya keys, `clip_l`/`clip_g`."""
+"""Single files for other programs: LoRA in kohya's or diffusers' names, embeddings, both in one."""
 
-import torch
-from torch import Tensor
+import re
 
-from sdxl.concept import Concept
-from sdxl.lora import MAGNITUDE
-from sdxl.placeholder_embeddings import PlaceholderEmbeddings
+from sdxl.weights.diffusers_keys import adapter_metadata, to_diffusers_keys
+from sdxl.weights.embeddings import EMBEDDING_SUFFIX, bundled, embedding_tensors
+from sdxl.weights.kohya_keys import to_kohya_keys
+from sdxl.weights.metadata import embedding_metadata, lora_metadata
+from sdxl.weights.stable_bytes import serialize
 from sdxl.weights.trained import TrainedWeights
 
-_PARTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
+
+def webui_file(weights: TrainedWeights) -> bytes:
+    """Return the LoRA with kohya's keys, for ComfyUI, AUTOMATIC1111, Forge and Invoke."""
+    tensors = to_kohya_keys(weights)
+    return serialize(tensors, lora_metadata(weights, tensors))
 
 
-def to_kohya_keys(weights: TrainedWeights) -> dict[str, Tensor]:
-    """Rename peft's keys to kohya's (diffusers' layer names), as float16 and with alpha = rank."""
+def bundle_file(weights: TrainedWeights) -> bytes:
+    """Return the same with the embeddings in it."""
+    tensors = {**to_kohya_keys(weights), **bundled(embedding_tensors(weights))}
+    return serialize(tensors, lora_metadata(weights, tensors))
+
+
+def diffusers_file(weights: TrainedWeights) -> bytes:
+    """Return the LoRA with peft's keys, for diffusers' `load_lora_weights`."""
+    tensors = to_diffusers_keys(weights)
+    metadata = {**lora_metadata(weights, tensors), **adapter_metadata(weights)}
+    return serialize(tensors, {**metadata, "modelspec.implementation": "diffusers"})
+
+
+def embedding_files(weights: TrainedWeights) -> dict[str, bytes]:
+    """Return a file with `clip_l` and `clip_g` for each concept, by its name."""
     return {
-        **_renamed("lora_unet", weights.lora),
-        **_renamed("lora_te1", weights.text_encoder_lora),
-        **_renamed("lora_te2", weights.text_encoder_2_lora),
+        f"{file_name(trigger)}{EMBEDDING_SUFFIX}.safetensors": serialize(
+            rows, embedding_metadata(weights, trigger, rows)
+        )
+        for trigger, rows in embedding_tensors(weights).items()
     }
 
 
-def _renamed(prefix: str, lora: dict[str, Tensor]) -> dict[str, Tensor]:
-    renamed: dict[str, Tensor] = {}
-    for key, value in lora.items():
-        path, part = key.split(".lora_")
-        name = f"{prefix}_{path.replace('.', '_')}"
-        if f"lora_{part}" == MAGNITUDE:
-            renamed[f"{name}.dora_scale"] = value.half()
-            continue
-        renamed[f"{name}.{_PARTS[f'lora_{part}']}"] = value.half()
-        if part == "A.weight":
-            renamed[f"{name}.alpha"] = torch.tensor(float(value.shape[0]))
-    return renamed
-
-
-def embedding_tensors(concept: Concept, embeddings: PlaceholderEmbeddings) -> dict[str, Tensor]:
-    """Return a concept's rows under the names that every web UI reads, as float16."""
-    rows = [embeddings.tokens.index(token) for token in concept.placeholder_tokens]
-    return {"clip_l": embeddings.clip_l[rows].half(), "clip_g": embeddings.clip_g[rows].half()}
-
-
-def kohya_metadata(trigger: str) -> dict[str, str]:
-    """Return the metadata by which web UIs recognize an SDXL LoRA and show its trigger."""
-    return {
-        "ss_base_model_version": "sdxl_base_v1-0",
-        "ss_network_module": "networks.lora",
-        "ss_output_name": trigger,
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": trigger,
-        "modelspec.trigger_phrase": trigger,
-    }
+def file_name(trigger: str) -> str:
+    """Return the trigger as a file's name, without ending."""
+    return re.sub(r"[^\w.-]+", "_", trigger)

@@ -12,7 +12,7 @@ from sdxl.lora import LoraSettings, add_lora, lora_state_dict, text_encoder_lora
 from sdxl.lora_target import LORA_TARGET_MODULES, TEXT_ENCODER_MODULES
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
-from sdxl.weights.archive import load_weights, save_weights
+from sdxl.weights.archive import cog_members, load_weights, save_weights
 from sdxl.weights.cog_keys import from_cog_keys, to_cog_keys
 from sdxl.weights.trained import TrainedWeights
 
@@ -189,3 +189,12 @@ def test_a_broken_part_is_named(trained: TrainedWeights, tmp_path: Path, name: s
 def test_lora_keys_of_another_format_are_refused_with_an_example():
     with pytest.raises(ValueError, match="lora_unet_x"):
         from_cog_keys({"lora_unet_x.lora_down.weight": torch.zeros(1)})
+
+
+def test_a_checkpoints_files_know_their_base_and_pooling_like_the_archive(
+    trained: TrainedWeights, tmp_path: Path
+):
+    for name, content in cog_members(trained).items():
+        (tmp_path / name).write_bytes(content)
+    read = load_weights(tmp_path)
+    assert (read.base_model, read.pooling) == ("pocket", "end_of_text")

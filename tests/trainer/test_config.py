@@ -51,6 +51,14 @@ def test_every_train_input_is_a_config_field_with_the_same_default():
         ({"class_prompt": " "}, "class_prompt must be words such as"),
         ({"class_prompt": "a TOK"}, "class_prompt must not contain TOK, which stands for your"),
         ({"token_map": "TOK"}, "token_map must be triggers with their numbers of vectors"),
+        ({"export": "kohya"}, "export must be formats of cog, webui, diffusers, bundle"),
+        ({"export": "bundle", "method": "full"}, "export=bundle is for LoRA, and method=full"),
+        (
+            {"export": "diffusers", "method": "textual_inversion"},
+            "export=diffusers is for LoRA, and method=textual_inversion",
+        ),
+        ({"lora_max_mb": 6.0, "method": "full"}, "lora_max_mb is for LoRA, and method=full"),
+        ({"lora_max_mb": -1.0}, "lora_max_mb must be at least 0"),
         (
             {"method": "textual_inversion", "text_encoder_lr": 1e-5},
             "text_encoder_lr trains LoRA, and method=textual_inversion embeddings alone",

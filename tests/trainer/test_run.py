@@ -110,6 +110,7 @@ CHANGES: list[tuple[dict, dict]] = [
 SHOWN_ELSEWHERE = {
     *("seed", "resolution", "unet_learning_rate", "token_string", "checkpointing_steps"),
     *("gradient_checkpointing", "sample_prompts", "sample_every", "wandb_project"),
+    *("lora_max_mb", "export"),
 }
 
 
@@ -161,8 +162,52 @@ def test_checkpoints_are_in_the_archive_and_can_be_loaded(
     checkpoints = tmp_path / "unpacked" / "checkpoints"
     assert sorted(p.name for p in checkpoints.iterdir()) == ["step_000002", "step_000004"]
     early, final = load_weights(checkpoints / "step_000002"), load_weights(result.weights)
+    assert (early.pooling, early.base_model) == (final.pooling, final.base_model)
     assert early.lora.keys() == final.lora.keys()
     assert any((early.lora[key] != final.lora[key]).any() for key in final.lora)
+
+
+def test_more_formats_are_in_the_archive_if_asked_for(train: Callable[..., TrainingResult]):
+    plain = set(members(train("plain", sample_prompts="TOK")))
+    both = set(members(train("both", sample_prompts="TOK", export="diffusers, bundle")))
+    assert both - plain == {
+        "diffusers/pytorch_lora_weights.safetensors",
+        "bundle/TOK.safetensors",
+    }
+
+
+def test_a_lora_is_made_as_small_as_asked_for(
+    train: Callable[..., TrainingResult], caplog: pytest.LogCaptureFixture
+):
+    large = members(train("large", lora_rank=8, sample_prompts="TOK"))
+    limit = len(large["webui/TOK.safetensors"]) * 0.75
+    with caplog.at_level("INFO"):
+        small = members(train("small", lora_rank=8, sample_prompts="TOK", lora_max_mb=limit / 1e6))
+    assert 0.8 * limit < len(small["webui/TOK.safetensors"]) <= limit
+    assert len(small["lora.safetensors"]) < len(large["lora.safetensors"])
+    assert "pairs of rows and columns are kept" in caplog.text
+
+
+def test_a_size_that_no_lora_has_is_refused_before_the_training(
+    train: Callable[..., TrainingResult], capfd: pytest.CaptureFixture[str]
+):
+    with pytest.raises(ValueError, match=r"lora_max_mb=1e-05 is too small: no file of these"):
+        train(lora_max_mb=1e-5, sample_prompts="TOK")
+    assert "1/2" not in capfd.readouterr().err
+
+
+def test_the_report_shows_the_lora_as_it_was_made_small(train: Callable[..., TrainingResult]):
+    settings = {"lora_lr": 1.0, "sample_prompts": "TOK", "lora_rank": 8, "text_encoder_lr": 1e-3}
+    large = train("large", **settings)
+    limit = len(members(large)["webui/TOK.safetensors"]) * 0.2
+    small = train("small", **settings, lora_max_mb=limit / 1e6)
+
+    def shown(result: TrainingResult) -> list[str]:
+        return re.findall('base64,([^"]+)', result.report.read_text())
+
+    before, after = zip(shown(large)[:2], shown(small)[:2], strict=True)
+    assert before[0] == before[1]
+    assert after[0] != after[1]
 
 
 def test_the_methods_write_what_they_trained(train: Callable[..., TrainingResult]):
