@@ -1,6 +1,6 @@
 """Which way of training is best at what? `script/bench methods [--only NAME ...] [--page]`.
 
-Trains each variant of `bench/learning/variants.py` on the pocket base at two or three seeds, and
+Trains each variant of `bench/learning/variants.py` on the pocket base at three seeds, and
 writes docs/methods.md with a table and a contact sheet for each question. What is known lies in
 out/methods/: an interrupted command goes on there, and only what has changed is trained again.
 """
@@ -15,7 +15,7 @@ from bench.learning.measure import measure_reference, train_and_measure
 from bench.learning.page import write_page
 from bench.learning.results import BASE, Result, ResultFolder, Shown
 from bench.learning.subject import SubjectBench
-from bench.learning.variants import BY_NAME, SUBJECT, VARIANTS, Variant
+from bench.learning.variants import BY_NAME, SEEDS, SUBJECT, VARIANTS, Variant
 from sdxl.downloads import POCKET
 from sdxl.logs import configure_logging
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     """Train what is missing, then write the page."""
     parser = argparse.ArgumentParser(prog="script/bench methods", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=BY_NAME, default=[*BY_NAME])
-    parser.add_argument("--seeds", type=int, nargs="+", help="instead of each variant's own")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of 0, 1 and 2")
     parser.add_argument("--page", action="store_true", help="train nothing, write the page")
     options = parser.parse_args(argv)
     configure_logging()
@@ -50,7 +50,7 @@ def _train_missing(
     missing = [
         (variant, seed)
         for variant in variants
-        for seed in seeds or range(variant.num_seeds)
+        for seed in seeds or SEEDS
         if results.find(variant, seed) is None
     ]
     if not missing and results.find_reference():

@@ -45,7 +45,7 @@ start from the demo's settings and differ by what the row says. These are
 
 Where a row has several training seeds, a figure is their mean, with the least and the greatest in
 brackets. **Seeds move the match by up to 1 dB**: rows whose brackets overlap are not told apart
-here, and with two or three seeds brackets may lie apart by chance: trust whole decibels.
+here, and with three seeds brackets may lie apart by chance: trust whole decibels.
 
 One tiny base, one subject and one set of pictures do not decide what is best for SDXL at 1024 px,
 where runs are longer and rates lower. Learning rates were not searched for each row: a few values
