@@ -17,11 +17,10 @@ import torch
 
 from bench.speed.full_size import full_size_models
 from sdxl.lora_target import LORA_TARGET_MODULES, LoraTarget
-from sdxl.weights.resize import resize_weights
+from sdxl.weights.resize import BYTES_PER_MB, resize_weights
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.writing import write_weights
 
-_BYTES_PER_MB = 1_000_000
 _BYTES_PER_KIB = 1024  # the unit of ru_maxrss on Linux
 
 
@@ -44,13 +43,13 @@ def main(argv: list[str]) -> int:
         weights,
         rank=None if given else options.to_rank,
         energy=options.energy,
-        max_bytes=int(options.max_mb * _BYTES_PER_MB) if options.max_mb else None,
+        max_bytes=int(options.max_mb * BYTES_PER_MB) if options.max_mb else None,
     )
     resized_seconds = time.monotonic() - started
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "lora.safetensors")
         write_weights(resized, path, "webui")
-        size_mb = path.stat().st_size / _BYTES_PER_MB
+        size_mb = path.stat().st_size / BYTES_PER_MB
     sys.stdout.write(
         f"{options.target}, rank {options.rank}, {num_parameters / 1e6:.1f} million parameters, "
         f"{torch.get_num_threads()} threads: resized in {resized_seconds:.1f} s, written as "
@@ -84,7 +83,7 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], rank: int) -> TrainedW
 
 def _peak_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * _BYTES_PER_KIB / _BYTES_PER_MB
+    return peak * _BYTES_PER_KIB / BYTES_PER_MB
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from sdxl.lora import load_lora, load_text_encoder_lora, remove_lora, set_lora_scale
+from sdxl.lora import remove_lora, set_lora_scale
 from sdxl.models import SDXLModels
+from sdxl.weights.networks import lora_by_network
 from sdxl.weights.trained import TrainedWeights
 
 
@@ -46,12 +47,7 @@ class AppliedFineTune:
         self._restore_networks()
 
     def _add_lora(self) -> None:
-        weights, models = self.weights, self._models
-        for network, state, load in (
-            (models.unet, weights.lora, load_lora),
-            (models.text_encoder, weights.text_encoder_lora, load_text_encoder_lora),
-            (models.text_encoder_2, weights.text_encoder_2_lora, load_text_encoder_lora),
-        ):
+        for network, state, load in lora_by_network(self._models, self.weights):
             if state:
                 load(network, state)
                 self._with_lora.append(network)

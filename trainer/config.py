@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from sdxl.concept import DEFAULT_TRIGGER, Concept, occurs, read_concepts
 from sdxl.lora_target import LoraTarget
+from sdxl.weights.export import Export
 
 Method = Literal["lora", "dora", "textual_inversion", "full"]
 Optimizer = Literal["adamw", "adamw8bit", "prodigy"]
@@ -13,7 +14,6 @@ LrScheduler = Literal[
 ]
 GradientCheckpointing = Literal["auto", "on", "off"]
 MixedPrecision = Literal["auto", "no", "bf16"]
-Export = Literal["cog", "webui", "diffusers", "bundle"]
 
 MAX_SEED = 2**32 - 1
 LEAST_PRODIGY_LR = 0.1
@@ -190,7 +190,7 @@ class TrainConfig:
         if self.optimizer != "prodigy":
             return
         names = ["ti_lr"]
-        if self.method in ("lora", "dora"):
+        if self.trains_lora:
             names.append("lora_lr")
         if self.method == "full":
             names.append("unet_learning_rate")

@@ -4,22 +4,16 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from sdxl.lora import (
-    load_lora,
-    load_text_encoder_lora,
-    lora_state_dict,
-    remove_lora,
-    text_encoder_lora_state,
-)
+from sdxl.lora import lora_state_dict, remove_lora, text_encoder_lora_state
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import InstalledEmbeddings
-from sdxl.weights.resize import resize_weights
+from sdxl.weights.networks import lora_by_network
+from sdxl.weights.resize import BYTES_PER_MB, resize_weights
 from sdxl.weights.trained import FORMAT_VERSION, TrainedWeights
 from trainer.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-BYTES_PER_MB = 1e6
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
@@ -47,16 +41,15 @@ def collect_weights(
 
 
 def check_lora_max_mb(weights: TrainedWeights, lora_max_mb: float) -> None:
-    """See before the training that there can be a LoRA so small; 0 is no limit.
+    """See before the training that there can be a LoRA so small.
 
     Raises:
         ValueError: There cannot.
     """
-    if lora_max_mb:
-        try:
-            resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
-        except ValueError as error:
-            raise ValueError(f"lora_max_mb={lora_max_mb:g} is too small: {error}") from error
+    try:
+        resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
+    except ValueError as error:
+        raise ValueError(f"lora_max_mb={lora_max_mb:g} is too small: {error}") from error
 
 
 def resize_trained(
@@ -72,25 +65,12 @@ def resize_trained(
     if not lora_max_mb:
         return weights
     resized = resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
-    for network, before, after, load in (
-        (models.unet, weights.lora, resized.lora, load_lora),
-        (
-            models.text_encoder,
-            weights.text_encoder_lora,
-            resized.text_encoder_lora,
-            load_text_encoder_lora,
-        ),
-        (
-            models.text_encoder_2,
-            weights.text_encoder_2_lora,
-            resized.text_encoder_2_lora,
-            load_text_encoder_lora,
-        ),
-    ):
-        if before:
+    for network, state, _ in lora_by_network(models, weights):
+        if state:
             remove_lora(network)
-        if after:
-            load(network, after)
+    for network, state, load in lora_by_network(models, resized):
+        if state:
+            load(network, state)
     logger.info(
         "lora_max_mb=%g: %d of %d pairs of rows and columns are kept.",
         lora_max_mb,

@@ -159,7 +159,8 @@ def _train(
     observer: Observer,
     record: dict[str, object],
 ) -> list[float]:
-    check_lora_max_mb(collect_weights(models, embeddings, config, record), config.lora_max_mb)
+    if config.lora_max_mb:  # a copy of everything: not for nothing
+        check_lora_max_mb(collect_weights(models, embeddings, config, record), config.lora_max_mb)
     observer.start(lambda: collect_weights(models, embeddings, config, record))
     with _seeded(config.seed, accelerator.device):
         losses = train_loop(

@@ -22,14 +22,14 @@ from typing import get_args
 
 from sdxl.logs import configure_logging
 from sdxl.weights.bake import EMBEDDINGS_FOLDER, bake
+from sdxl.weights.export import Export
 from sdxl.weights.inspect_weights import inspect_weights
 from sdxl.weights.merge import MergeInput, merge_weights
 from sdxl.weights.reading import read_weights
-from sdxl.weights.resize import resize_weights
+from sdxl.weights.resize import BYTES_PER_MB, resize_weights
 from sdxl.weights.trained import TrainedWeights
-from sdxl.weights.writing import Export, write_weights
+from sdxl.weights.writing import write_weights
 
-BYTES_PER_MB = 1_000_000
 _MERGED = re.compile(r"(?P<file>.+?):(?P<weight>[-+]?[\d.]+)(?P<renamed>(?::[^:=]+=[^:=]+)*)")
 
 

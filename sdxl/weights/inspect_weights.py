@@ -12,9 +12,9 @@ from sdxl.weights.cog_keys import join_networks
 from sdxl.weights.files import is_archive
 from sdxl.weights.lora_pairs import LoraPair, split_pairs
 from sdxl.weights.reading import DIFFUSERS_NAME, read_weights
+from sdxl.weights.resize import BYTES_PER_MB
 from sdxl.weights.trained import TrainedWeights
 
-BYTES_PER_MB = 1_000_000
 _MILLION = 1_000_000
 
 # what a key is a sign of, the surest signs first

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from sdxl.weights.cog_keys import join_networks, split_networks
+from sdxl.weights.export import Export
 from sdxl.weights.lora_pairs import LoraPair, join_pairs, split_pairs
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.webui import bundle_file, diffusers_file, webui_file
-from sdxl.weights.writing import Export
 
+BYTES_PER_MB = 1_000_000
 _FILES: dict[Export, Callable[[TrainedWeights], bytes]] = {
     "cog": webui_file,  # of the archive
     "webui": webui_file,

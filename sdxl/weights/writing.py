@@ -2,16 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from sdxl.weights.archive import save_weights
+from sdxl.weights.export import Export
 from sdxl.weights.reading import DIFFUSERS_NAME
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.webui import bundle_file, diffusers_file, embedding_files, file_name, webui_file
-
-Export = Literal["cog", "webui", "diffusers", "bundle"]
-"""`cog` is the archive, `webui` a LoRA with kohya's keys, `bundle` that with the embeddings in it,
-`diffusers` a LoRA with peft's keys."""
 
 
 def write_weights(weights: TrainedWeights, path: Path, export: Export) -> list[Path]:
