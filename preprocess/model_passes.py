@@ -15,6 +15,7 @@ from tqdm import tqdm
 from preprocess.config import CaptionModel
 from preprocess.pictures import WorkingPicture, as_text, resize
 from preprocess.reporting import listed
+from sdxl.downloads import BLIP, CLIPSEG, FLORENCE2, SWIN2SR, resolve_model
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ _CAPTION_BATCH = 4
 class ModelSources:
     """Where the models come from: Hugging Face repositories or local directories."""
 
-    clipseg: str = "CIDAS/clipseg-rd64-refined"
-    swin2sr: str = "caidas/swin2SR-realworld-sr-x4-64-bsrgan-psnr"
-    blip: str = "Salesforce/blip-image-captioning-large"
-    florence2: str = "florence-community/Florence-2-base"
+    clipseg: str = CLIPSEG.repo
+    swin2sr: str = SWIN2SR.repo
+    blip: str = BLIP.repo
+    florence2: str = FLORENCE2.repo
 
 
 def upscale_small(pictures: Sequence[WorkingPicture], swin2sr: str) -> list[WorkingPicture]:
@@ -154,8 +155,6 @@ def describe_pictures(
 
 
 def _resolve(name: str, needed_by: str, way_out: str) -> Path:
-    from sdxl.downloads import resolve_model
-
     try:
         return resolve_model(name)
     except ValueError as error:
