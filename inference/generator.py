@@ -1,71 +1,151 @@
 """A loaded model that turns requests into pictures."""
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from inference.fine_tune import AppliedFineTune
+from inference.canvas import build_canvas, keep_unmasked
+from inference.fine_tunes import FineTune, FineTunes
+from inference.pictures import fit, fit_mask
+from inference.refiner import Refiner
 from inference.request import GenerationRequest
 from inference.schedulers import build_scheduler
+from inference.sizes import picture_size
 from sdxl.concept import expand, occurs
 from sdxl.downloads import BaseModelFiles
-from sdxl.models import load_models
-from sdxl.pipeline import SamplerSettings, sample
-from sdxl.weights.trained import TrainedWeights
+from sdxl.models import SDXLModels, load_models
+from sdxl.pipeline import (
+    GuidancePair,
+    SamplerSettings,
+    decode,
+    denoise,
+    encode_guidance,
+    seeded,
+)
 
 logger = logging.getLogger(__name__)
 
+WHOLE_AREA_PX = 1536 * 1536
+"""Larger pictures go through the VAE in tiles, which need less memory but show a little."""
+MAX_GRAPHS = 64
+
+
+def load_for_pictures(base: BaseModelFiles, vae: Path | None = None) -> SDXLModels:
+    """Load a base model in half precision on the GPU if there is one, else in float32 on the CPU.
+
+    Args:
+        base: The base model.
+        vae: The directory of a VAE instead of the base's.
+    """
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else "cpu")
+    dtype = torch.float16 if has_gpu else torch.float32
+    return load_models(base.weights, device, dtype, base.configs, vae)
+
 
 class PictureGenerator:
-    """A base model, perhaps with trained weights, on the GPU if there is one."""
+    """A base model that makes pictures, with whatever fine-tunes each request asks for."""
 
-    def __init__(self, base: BaseModelFiles, weights: TrainedWeights | None) -> None:
-        """Load the base model and apply the weights.
+    def __init__(
+        self,
+        models: SDXLModels,
+        find_refiner: Callable[[], Path],
+        compile_backend: str | None = None,
+    ) -> None:
+        """Serve `models`.
 
         Args:
-            base: The base model.
-            weights: What was trained; None serves the base model itself.
-
-        Raises:
-            ValueError: The weights were trained on another base model.
+            models: Of the bare base.
+            find_refiner: Gives the refiner's directory when it is first asked for.
+            compile_backend: Of `torch.compile`, such as `inductor`: the repeated blocks of the
+                U-Net are compiled at the first picture, once for all sizes, and a fine-tune that
+                fits into the place of another needs no new compiling. None does not compile.
         """
-        has_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda" if has_gpu else "cpu")
-        dtype = torch.float16 if has_gpu else torch.float32
-        self._models = load_models(base.weights, self.device, dtype, base.configs)
-        self._fine_tune = AppliedFineTune(weights, self._models) if weights else None
+        self.device = models.unet.device
+        self._models = models
+        self._fine_tunes = FineTunes(models)
+        self._find_refiner = find_refiner
+        self._refiner: Refiner | None = None
+        if compile_backend:
+            # every kind of LoRA that comes along is a graph of its own; beyond these it runs plain
+            torch._dynamo.config.recompile_limit = MAX_GRAPHS
+            models.unet.compile_repeated_blocks(dynamic=True, backend=compile_backend)
 
-    def generate(self, request: GenerationRequest) -> list[Image.Image]:
+    def generate(
+        self, request: GenerationRequest, fine_tunes: Sequence[FineTune] = ()
+    ) -> list[Image.Image]:
         """Make the pictures of a request; the same request gives the same pictures.
 
+        Args:
+            request: What to make.
+            fine_tunes: Exactly these act, whatever acted before.
+
         Raises:
-            ValueError: The scheduler does not exist.
+            ValueError: The scheduler does not exist, a fine-tune does not fit this base model, the
+                prompt cannot be read, or the refiner cannot be had.
         """
-        scheduler = build_scheduler(request.scheduler, self._models.scheduler_config)
-        native = self._models.native_size_px
+        models = self._models
+        scheduler = build_scheduler(request.scheduler, models.scheduler_config)
+        if request.needs_refiner:
+            self._load_refiner()
+        self._fine_tunes.apply(fine_tunes)
+        self._warn_without_trigger(request.prompt)
+        width, height = picture_size(request, models.native_size_px)
+        tiled = width * height > WHOLE_AREA_PX
         settings = SamplerSettings(
-            height_px=request.height or native,
-            width_px=request.width or native,
+            height_px=height,
+            width_px=width,
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
-            negative_prompt=self._expand(request.negative_prompt),
+            guidance_rescale=request.guidance_rescale,
         )
-        pooling = "end_of_text"
-        if self._fine_tune:
-            self._fine_tune.set_scale(request.lora_scale)
-            self._warn_without_trigger(request.prompt)
-            pooling = self._fine_tune.weights.pooling
-        prompts = [self._expand(request.prompt)] * request.num_outputs
-        return sample(self._models, scheduler, prompts, request.seeds, settings, pooling)
+        guidance = self._encode(request)
+        generators = seeded(request.seeds)
+        picture = fit(request.image, (width, height)) if request.image else None
+        mask = fit_mask(request.mask, (width, height)) if request.mask else None
+        canvas = None
+        if picture:
+            canvas = build_canvas(models, picture, mask, request.prompt_strength, tiled)
+        end = request.denoising_end
+        latents = denoise(models, scheduler, guidance, generators, settings, canvas, end, True)
+        if request.needs_refiner:
+            latents = self._refine(latents, request, guidance, generators, settings)
+        pictures = decode(models.vae, latents, tiled)
+        return keep_unmasked(pictures, picture, mask) if picture and mask else pictures
 
-    def _expand(self, prompt: str) -> str:
-        return expand(prompt, self._fine_tune.weights.concepts if self._fine_tune else ())
+    def _encode(self, request: GenerationRequest) -> GuidancePair:
+        concepts = self._fine_tunes.concepts
+        prompts = [expand(request.prompt, concepts)] * request.num_outputs
+        negative = expand(request.negative_prompt, concepts)
+        return encode_guidance(self._models, prompts, negative, self._fine_tunes.pooling)
 
     def _warn_without_trigger(self, prompt: str) -> None:
-        assert self._fine_tune
-        triggers = [concept.trigger for concept in self._fine_tune.weights.concepts]
+        triggers = [concept.trigger for concept in self._fine_tunes.concepts]
         if triggers and not any(occurs(trigger, prompt) for trigger in triggers):
             logger.warning(
                 "The prompt does not contain %s, the word that was trained.", " or ".join(triggers)
             )
+
+    def _load_refiner(self) -> Refiner:
+        if self._refiner is None:
+            self._refiner = Refiner(self._find_refiner(), self._models)
+        return self._refiner
+
+    def _refine(
+        self,
+        latents: Tensor,
+        request: GenerationRequest,
+        guidance: GuidancePair,
+        generators: list[torch.Generator],
+        settings: SamplerSettings,
+    ) -> Tensor:
+        if request.refine == "base_image_refiner" and request.refine_steps:
+            settings = replace(settings, num_inference_steps=request.refine_steps)
+        scheduler = build_scheduler(request.scheduler, self._models.scheduler_config)
+        refiner, start = self._load_refiner(), request.denoising_end
+        return refiner.finish(latents, scheduler, guidance, generators, settings, start, True)

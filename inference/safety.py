@@ -12,8 +12,6 @@ from transformers import CLIPImageProcessor
 
 logger = logging.getLogger(__name__)
 
-SAFETY_CHECKER_REPO = "CompVis/stable-diffusion-safety-checker"
-
 
 class SafetyChecker:
     """CompVis' checker (a CLIP vision model against a list of concepts)."""
@@ -24,24 +22,30 @@ class SafetyChecker:
         self._model = StableDiffusionSafetyChecker.from_pretrained(directory).to(device).eval()
         self._device = device
 
-    def without_flagged(self, pictures: Sequence[Image.Image]) -> list[Image.Image]:
-        """Return the pictures that may be shown; the log says how many may not.
+    def allowed(
+        self, pictures: Sequence[Image.Image], seeds: Sequence[int]
+    ) -> list[tuple[Image.Image, int]]:
+        """Return the pictures that may be shown and their seeds; the log says which may not.
 
         Raises:
             ValueError: None of them may be shown.
         """
         flags = self.flagged(pictures)
-        allowed = [picture for picture, flag in zip(pictures, flags, strict=True) if not flag]
+        pairs = list(zip(pictures, seeds, strict=True))
+        allowed = [pair for pair, flag in zip(pairs, flags, strict=True) if not flag]
         if not allowed:
             raise ValueError(
                 "the safety checker flagged every picture: change the prompt or the seed, or set "
                 "disable_safety_checker=true"
             )
-        if len(allowed) < len(pictures):
-            numbers = ", ".join(str(i) for i, flag in enumerate(flags, start=1) if flag)
-            logger.warning(
-                "The safety checker flagged picture %s of %d; left out.", numbers, len(pictures)
-            )
+        for i, ((_, seed), flag) in enumerate(zip(pairs, flags, strict=True), start=1):
+            if flag:
+                logger.warning(
+                    "The safety checker flagged picture %d of %d (seed %d): it is left out.",
+                    i,
+                    len(pictures),
+                    seed,
+                )
         return allowed
 
     def flagged(self, pictures: Sequence[Image.Image]) -> list[bool]:

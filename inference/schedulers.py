@@ -1,4 +1,4 @@
-"""The samplers by cog-sdxl's names."""
+"""The samplers by name: cog-sdxl's seven, and newer ones."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,10 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     SchedulerMixin,
+    UniPCMultistepScheduler,
 )
 
 # class, and what differs from the base model's own scheduler config
@@ -25,6 +27,12 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
     "K_EULER_ANCESTRAL": (EulerAncestralDiscreteScheduler, {}),
     "K_EULER": (EulerDiscreteScheduler, {}),
     "PNDM": (PNDMScheduler, {}),
+    "DPM++2MSDE": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    # for bases and LoRAs distilled for it (LCM-LoRA): 4 to 8 steps, guidance_scale 1 to 2
+    "LCM": (LCMScheduler, {}),
+    "UniPC": (UniPCMultistepScheduler, {}),
+    # begins at pure noise: for SDXL-Turbo, -Lightning and others of 1 to 8 steps
+    "EulerTrailing": (EulerDiscreteScheduler, {"timestep_spacing": "trailing"}),
 }
 
 

@@ -2,10 +2,29 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import diffusers
 import transformers
 from tqdm import tqdm
+
+
+class Lines:
+    """Turns tqdm's carriage returns into lines: a log keeps everything, and is read by lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to `stream`."""
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a bar as it is now."""
+        line = text.strip()
+        if line:
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
 
 
 def configure_logging() -> None:

@@ -7,17 +7,16 @@ A LoRA state here has peft's own keys, and acts with scale 1 (alpha = rank):
     <module path>.lora_magnitude_vector    (out,) or (1, out, 1, 1), DoRA only
 """
 
+import warnings
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers.utils.peft_utils import (
-    recurse_remove_peft_layers,
-    set_weights_and_activate_adapters,
-)
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 ADAPTER = "default"
@@ -92,16 +91,26 @@ def lora_state_dict(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def load_lora(network: nn.Module, state: dict[str, Tensor]) -> None:
+def load_lora(network: nn.Module, state: dict[str, Tensor], adapter: str = ADAPTER) -> None:
     """Inject trained matrices, which act as B A.
+
+    Args:
+        network: Changed in place.
+        state: By `network`'s own module names.
+        adapter: Its name in `network`, which may hold others.
 
     Raises:
         ValueError: `state` has layers that `network` lacks, or other shapes: another base model's.
     """
+    ranks = {path: len(value) for path, matrix, value in _matrices(state) if matrix == "lora_A"}
+    inject_lora(network, state, ranks, adapter)
+    fill_lora(network, state, adapter)
+
+
+def check_lora_fits(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Raise ValueError if `state` has layers that `network` lacks, or other shapes."""
     modules = dict(network.named_modules())
-    ranks = {}
-    for key, value in state.items():
-        path, _, matrix = key.removesuffix(".weight").rpartition(".")
+    for path, matrix, value in _matrices(state):
         if matrix != "lora_A":
             continue
         shape = (len(state[f"{path}.lora_B.weight"]), *value.shape[1:])
@@ -110,7 +119,23 @@ def load_lora(network: nn.Module, state: dict[str, Tensor]) -> None:
                 f"the LoRA has weights for the layer {path} of {shape[1]} inputs and {shape[0]} "
                 "outputs, which this base model does not have: it was trained on another base model"
             )
-        ranks[path] = value.shape[0]
+
+
+def inject_lora(
+    network: nn.Module, state: dict[str, Tensor], ranks: dict[str, int], adapter: str
+) -> None:
+    """Inject matrices of the layers of `state`, with the values that peft draws; see `fill_lora`.
+
+    Args:
+        network: Changed in place.
+        state: Trained matrices.
+        ranks: Of each layer's new matrices, by its path; at least that of the trained ones.
+        adapter: Its name.
+
+    Raises:
+        ValueError: `state` has layers that `network` lacks, or other shapes: another base model's.
+    """
+    check_lora_fits(network, state)
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {path: rank for path, rank in ranks.items() if rank != usual}
     config = LoraConfig(
@@ -122,14 +147,53 @@ def load_lora(network: nn.Module, state: dict[str, Tensor]) -> None:
         target_modules=list(ranks),
         init_lora_weights=False,
     )
-    inject_adapter_in_model(config, network, ADAPTER)
-    set_peft_model_state_dict(network, state, adapter_name=ADAPTER)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are intended
+        inject_adapter_in_model(config, network, adapter)
+    network.train(network.training)  # what is new comes in training mode
     # in the network's own dtype: outside of autocast float32 would not meet half activations
+    modules = dict(network.named_modules())
     for name, parameter in network.named_parameters():
         if ".lora_" in name:
             path = name.split(".lora_")[0]
             parameter.data = parameter.data.to(modules[path].weight.dtype)
             parameter.requires_grad_(False)
+
+
+def fill_lora(
+    network: nn.Module, state: dict[str, Tensor], adapter: str, scale: float = 1.0
+) -> None:
+    """Copy trained matrices into injected ones, to act as `scale * B A`.
+
+    Of larger ranks, rows of A and columns of B that are left over become zero. `scale` goes into B:
+    peft's own scaling stays 1, and nothing that `torch.compile` has seen changes.
+    """
+    with torch.no_grad():
+        for path, matrix, value in _matrices(state):
+            target = getattr(network.get_submodule(path), matrix)[adapter].weight
+            if matrix == "lora_A":
+                target[: len(value)].copy_(value)
+                target[len(value) :].zero_()
+            elif matrix == "lora_B":
+                rank = value.shape[1]
+                target[:, :rank].copy_(value if scale == 1 else value.float() * scale)
+                target[:, rank:].zero_()
+            else:
+                target.copy_(value.reshape(target.shape))
+
+
+def _matrices(state: dict[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield layer, kind (`lora_A`, `lora_B` or the magnitude) and tensor."""
+    for key, value in state.items():
+        path, _, matrix = key.removesuffix(".weight").rpartition(".")
+        yield path, matrix, value
+
+
+def activate_lora(network: nn.Module, adapters: Sequence[str]) -> None:
+    """Let exactly these of the injected adapters act; none leaves the base's own layers."""
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.set_adapter(list(adapters), inference_mode=True)
 
 
 def text_encoder_lora_state(encoder: nn.Module) -> dict[str, Tensor]:
@@ -145,24 +209,23 @@ def text_encoder_lora_state(encoder: nn.Module) -> dict[str, Tensor]:
 
 def load_text_encoder_lora(encoder: nn.Module, state: dict[str, Tensor]) -> None:
     """Inject what `text_encoder_lora_state` returned; see `load_lora`."""
+    load_lora(encoder, in_names_of_encoder(encoder, state))
+
+
+def in_names_of_encoder(encoder: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what `text_encoder_lora_state` returned by the names of `encoder`'s own modules."""
     names = dict(encoder.named_modules())
     prefix = TEXT_MODEL if TEXT_MODEL.removesuffix(".") in names else ""
-    renamed = {
+    return {
         f"{prefix}{key.removeprefix(TEXT_MODEL)}" if key.startswith(TEXT_MODEL) else key: value
         for key, value in state.items()  # text_projection is beside the text model
     }
-    load_lora(encoder, renamed)
-
-
-def set_lora_scale(network: nn.Module, scale: float) -> None:
-    """Let the injected LoRA act at `scale`: 0 is the base model, 1 is as trained."""
-    set_weights_and_activate_adapters(network, [ADAPTER], [scale])
-    for layer in network.modules():
-        if isinstance(layer, BaseTunerLayer):
-            layer.enable_adapters(scale != 0)  # DoRA's lengths would act without its directions
 
 
 def remove_lora(network: nn.Module) -> None:
-    """Take out what was injected; the base's own weights were never touched."""
+    """Take out whatever was injected; the base's own weights were never touched.
+
+    It ends an injection or removal that was interrupted, too.
+    """
     recurse_remove_peft_layers(network)
-    del network.peft_config
+    network.__dict__.pop("peft_config", None)

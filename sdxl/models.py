@@ -59,11 +59,17 @@ class SDXLModels:
 
 
 def load_models(
-    base: Path, device: torch.device, dtype: torch.dtype, configs: Path | None = None
+    base: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    configs: Path | None = None,
+    vae: Path | None = None,
 ) -> SDXLModels:
     """Load every part of the base model, frozen, straight to `device`.
 
-    The VAE stays in float32 whatever `dtype` says: SDXL's overflows in float16 (black pictures).
+    The base's VAE stays in float32 whatever `dtype` says: SDXL's overflows in float16 (black
+    pictures). One that is made for half precision (its config says `force_upcast: false`, as
+    madebyollin/sdxl-vae-fp16-fix does) can take its place.
 
     Args:
         base: A diffusers directory of an SDXL model, or a single `.safetensors` file.
@@ -71,6 +77,7 @@ def load_models(
         dtype: Of the text encoders and the U-Net.
         configs: The directory that has the configs and tokenizers; None is `base` itself. A single
             file needs it: `sdxl.downloads.resolve_configs` has SDXL's.
+        vae: The directory of a VAE to take instead of the base's.
 
     Raises:
         ValueError: It is not, or not all of, an SDXL model, or of a kind that cannot be trained;
@@ -103,11 +110,26 @@ def load_models(
         tokenizer_2=tokenizers[1],
         text_encoder=load(CLIPTextModel, "text_encoder", dtype),
         text_encoder_2=load(CLIPTextModelWithProjection, "text_encoder_2", dtype),
-        vae=load(AutoencoderKL, "vae", torch.float32),
+        vae=load_vae(vae, device, dtype) if vae else load(AutoencoderKL, "vae", torch.float32),
         unet=load(UNet2DConditionModel, "unet", dtype),
         noise_scheduler=DDPMScheduler.from_config(schedule),
         scheduler_config=dict(EulerDiscreteScheduler.from_config(schedule).config),
     )
+
+
+def load_unet(directory: Path, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
+    """Load the U-Net alone of a diffusers directory, frozen."""
+    unet = _load_from_directory(UNet2DConditionModel, directory / "unet", dtype)
+    assert isinstance(unet, UNet2DConditionModel)
+    return unet.to(device).requires_grad_(False).eval()
+
+
+def load_vae(directory: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
+    """Load a VAE, frozen, in `dtype` if its config says that this is safe, else in float32."""
+    upcast = AutoencoderKL.load_config(directory).get("force_upcast", True)
+    vae = _load_from_directory(AutoencoderKL, directory, torch.float32 if upcast else dtype)
+    assert isinstance(vae, AutoencoderKL)
+    return vae.to(device).requires_grad_(False).eval()
 
 
 def _check_channels(base: Path, channels: int) -> None:

@@ -116,6 +116,18 @@ class PlaceholderEmbeddings:
         ]
         return cls(tokens, rows[0], rows[1])
 
+    def check_fits(self, models: SDXLModels) -> None:
+        """Raise ValueError if the rows are not as wide as the text encoders of `models`."""
+        for encoder, rows, name in zip(
+            _text_encoders(models), (self.clip_l, self.clip_g), ("first", "second"), strict=True
+        ):
+            width = encoder.get_input_embeddings().weight.shape[1]
+            if rows.shape[1] != width:
+                raise ValueError(
+                    f"the trained embeddings are {rows.shape[1]} wide, but the {name} text encoder "
+                    f"of this base model is {width} wide: they were trained on another base model"
+                )
+
     def install(self, models: SDXLModels) -> "InstalledEmbeddings":
         """Add the tokens and rows to `models`; `remove()` of the result takes them out again.
 
@@ -126,29 +138,39 @@ class PlaceholderEmbeddings:
         return InstalledEmbeddings(self, models)
 
 
+class BaseVocabulary:
+    """The tokenizers and embedding tables of a model as they are now, to come back to."""
+
+    def __init__(self, models: SDXLModels) -> None:
+        """Remember them; nothing is copied, since nothing changes them in place."""
+        self._models = models
+        self.tokenizers = (models.tokenizer, models.tokenizer_2)
+        self.tables = tuple(e.get_input_embeddings() for e in _text_encoders(models))
+
+    def restore(self) -> None:
+        """Give them back to the model."""
+        self._models.tokenizer, self._models.tokenizer_2 = self.tokenizers
+        for encoder, table in zip(_text_encoders(self._models), self.tables, strict=True):
+            encoder.set_input_embeddings(table)
+
+
 class InstalledEmbeddings:
     """Placeholder tokens inside a model. `remove()` leaves it exactly as it was before."""
 
     def __init__(self, embeddings: PlaceholderEmbeddings, models: SDXLModels) -> None:
         """Install; see `PlaceholderEmbeddings.install`."""
         self._models = models
-        self._tokenizers = (models.tokenizer, models.tokenizer_2)
-        self._tables = tuple(e.get_input_embeddings() for e in _text_encoders(models))
+        self._base = BaseVocabulary(models)
+        tables = self._base.tables
         self._tokens = embeddings.tokens
-        self._norms = [median_norm(table.weight) for table in self._tables]
+        self._norms = [median_norm(table.weight) for table in tables]
         rows = (embeddings.clip_l, embeddings.clip_g)
-        for table, new, name in zip(self._tables, rows, ("first", "second"), strict=True):
-            if new.shape[1] != table.weight.shape[1]:
-                raise ValueError(
-                    f"the trained embeddings are {new.shape[1]} wide, but the {name} text encoder "
-                    f"of this base model is {table.weight.shape[1]} wide: they were trained on "
-                    "another base model"
-                )
+        embeddings.check_fits(models)
         models.tokenizer, models.tokenizer_2 = (
             _with_tokens(tokenizer, table.num_embeddings, self._tokens)
-            for tokenizer, table in zip(self._tokenizers, self._tables, strict=True)
+            for tokenizer, table in zip(self._base.tokenizers, tables, strict=True)
         )
-        for encoder, table, new in zip(_text_encoders(models), self._tables, rows, strict=True):
+        for encoder, table, new in zip(_text_encoders(models), tables, rows, strict=True):
             encoder.set_input_embeddings(ExtendedEmbedding(table, new.to(table.weight.device)))
 
     def parameters(self) -> list[nn.Parameter]:
@@ -172,9 +194,7 @@ class InstalledEmbeddings:
 
     def remove(self) -> None:
         """Give the model its own tokenizers and embedding tables back."""
-        self._models.tokenizer, self._models.tokenizer_2 = self._tokenizers
-        for encoder, table in zip(_text_encoders(self._models), self._tables, strict=True):
-            encoder.set_input_embeddings(table)
+        self._base.restore()
 
 
 def median_norm(table: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Half a million parameters, built in well under a second, without a hub. The toke
 pocket base's. Like SDXL's published config, the second text encoder says `eos_token_id: 2`.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -87,7 +88,22 @@ def write_tiny_sdxl(directory: Path, variant: Variant = "sdxl", seed: int = 0) -
         **_SCHEDULER_CHANGES.get(variant, {}),
     }
     EulerDiscreteScheduler(**settings).save_pretrained(directory / "scheduler")
+    _write_index(directory, _class_name="StableDiffusionXLPipeline")
     return directory
+
+
+def write_tiny_refiner(directory: Path, states: int = 32) -> Path:
+    """Write a refiner for it: the second text encoder's states alone, and an aesthetic score."""
+    torch.manual_seed(0)
+    changes = {"cross_attention_dim": states, "projection_class_embeddings_input_dim": 32 + 5 * 8}
+    UNet2DConditionModel(**(_UNET | changes)).save_pretrained(directory / "unet")
+    kind = "StableDiffusionXLImg2ImgPipeline"
+    _write_index(directory, _class_name=kind, requires_aesthetics_score=True)
+    return directory
+
+
+def _write_index(directory: Path, **content: object) -> None:
+    (directory / "model_index.json").write_text(json.dumps(content))
 
 
 def write_single_file(base_dir: Path, path: Path, markers: Sequence[str] = ()) -> Path:
@@ -120,6 +136,21 @@ def write_single_file(base_dir: Path, path: Path, markers: Sequence[str] = ()) -
 def load_tiny_sdxl(directory: Path, dtype: torch.dtype = torch.float32) -> SDXLModels:
     """Load it on the CPU; with bfloat16 it is handled as it would be on a GPU."""
     return load_models(directory, CPU, dtype)
+
+
+def predict_noise(models: SDXLModels) -> torch.Tensor:
+    """What the U-Net makes of fixed inputs, (1, 4, 4, 4)."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        return models.unet(
+            torch.randn(1, 4, 4, 4, generator=generator),
+            torch.tensor([500]),
+            torch.randn(1, 77, 48, generator=generator),
+            added_cond_kwargs={
+                "text_embeds": torch.randn(1, 32, generator=generator),
+                "time_ids": torch.full((1, 6), 32.0),
+            },
+        ).sample
 
 
 def plain_pipeline(models: SDXLModels) -> StableDiffusionXLPipeline:

@@ -6,23 +6,10 @@ from typing import TextIO
 from torch import Tensor
 from tqdm import tqdm
 
+from sdxl.logs import Lines
+
 SECONDS_BETWEEN_LINES = 2.0
 _LOSSES_SHOWN = 20  # the shown loss is the mean of so many steps: single steps are noise
-
-
-class _Lines:
-    """Turns tqdm's carriage returns into lines, since a log keeps everything."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        line = text.strip()
-        if line:
-            self._stream.write(line + "\n")
-
-    def flush(self) -> None:
-        self._stream.flush()
 
 
 class TrainingProgress:
@@ -44,7 +31,7 @@ class TrainingProgress:
         self._line_due = self._started
         self._bar = tqdm(
             total=num_steps,
-            file=_Lines(stream),  # pyright: ignore[reportArgumentType]
+            file=Lines(stream),  # pyright: ignore[reportArgumentType]
             ascii=True,
             ncols=100,
             mininterval=0,

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from sdxl.lora import lora_state_dict, remove_lora, text_encoder_lora_state
+from sdxl.lora import load_lora, lora_state_dict, remove_lora, text_encoder_lora_state
 from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import InstalledEmbeddings
 from sdxl.weights.networks import lora_by_network
 from sdxl.weights.resize import BYTES_PER_MB, resize_weights
 from sdxl.weights.trained import FORMAT_VERSION, TrainedWeights
 from trainer.config import TrainConfig
+from trainer.continued import NOTHING
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +23,21 @@ def collect_weights(
     embeddings: InstalledEmbeddings,
     config: TrainConfig,
     record: dict[str, object],
+    init: TrainedWeights = NOTHING,
 ) -> TrainedWeights:
-    """Return a copy of everything that was trained, as it is now, on the CPU."""
+    """Return a copy of everything that was trained, as it is now, on the CPU.
+
+    The LoRA of `init` that did not train is in it, as it was.
+    """
     unet = models.unet.state_dict() if config.method == "full" else {}
-    text_lora = [
-        text_encoder_lora_state(encoder) if config.text_encoder_lr else {}
-        for encoder in (models.text_encoder, models.text_encoder_2)
-    ]
+    text_lora = [init.text_encoder_lora, init.text_encoder_2_lora]
+    if config.text_encoder_lr:
+        encoders = (models.text_encoder, models.text_encoder_2)
+        text_lora = [text_encoder_lora_state(encoder) for encoder in encoders]
     return TrainedWeights(
         concepts=config.concepts,
         embeddings=embeddings.state(),
-        lora=lora_state_dict(models.unet) if config.trains_lora else {},
+        lora=lora_state_dict(models.unet) if config.trains_lora else init.lora,
         text_encoder_lora=text_lora[0],
         text_encoder_2_lora=text_lora[1],
         unet={key: value.cpu().half().contiguous() for key, value in unet.items()},
@@ -40,14 +45,14 @@ def collect_weights(
     )
 
 
-def check_lora_max_mb(weights: TrainedWeights, lora_max_mb: float) -> None:
-    """See before the training that there can be a LoRA so small.
+def shrink_lora(weights: TrainedWeights, lora_max_mb: float) -> TrainedWeights:
+    """Return weights with a LoRA whose file for web UIs is not larger than `lora_max_mb`.
 
     Raises:
-        ValueError: There cannot.
+        ValueError: There is no LoRA so small.
     """
     try:
-        resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
+        return resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
     except ValueError as error:
         raise ValueError(f"lora_max_mb={lora_max_mb:g} is too small: {error}") from error
 
@@ -64,13 +69,13 @@ def resize_trained(
     """
     if not lora_max_mb:
         return weights
-    resized = resize_weights(weights, max_bytes=int(lora_max_mb * BYTES_PER_MB))
-    for network, state, _ in lora_by_network(models, weights):
+    resized = shrink_lora(weights, lora_max_mb)
+    for network, state in lora_by_network(models, weights):
         if state:
             remove_lora(network)
-    for network, state, load in lora_by_network(models, resized):
+    for network, state in lora_by_network(models, resized):
         if state:
-            load(network, state)
+            load_lora(network, state)
     logger.info(
         "lora_max_mb=%g: %d of %d pairs of rows and columns are kept.",
         lora_max_mb,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.fine_tune import AppliedFineTune
+from inference.fine_tunes import FineTune, FineTunes
 from inference.schedulers import build_scheduler
 from preprocess.config import PreprocessConfig
 from preprocess.prepare import preprocess
@@ -91,11 +91,12 @@ class SubjectBench:
     def applied(self, archive: Path) -> Iterator[tuple[Concept, ...]]:
         """Put an archive's weights into the base for a while; gives the concepts it knows then."""
         weights = load_weights(archive)
-        fine_tune = AppliedFineTune(weights, self.models)
+        fine_tunes = FineTunes(self.models)
         try:
-            yield weights.concepts
+            fine_tunes.apply([FineTune(name=archive.name, weights=weights)])
+            yield fine_tunes.concepts
         finally:
-            fine_tune.remove()
+            fine_tunes.remove_all()
 
     def score(self, word: str, concepts: Sequence[Concept]) -> tuple[Score, np.ndarray]:
         """Judge the model as it is; also return its pictures, (16, 128, 128, 3) uint8."""

@@ -13,7 +13,9 @@ The members, all flat but `webui/`; `docs/weights-format.md` has the keys:
 
 import io
 import json
+import lzma
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -144,11 +146,17 @@ def _read_members(path: Path) -> dict[str, bytes]:
             "trained_model.tar that training returned"
         )
     members = {}
-    with tarfile.open(path) as archive:
-        for info in archive:
-            name = info.name.removeprefix("./")
-            if name in wanted and (member := archive.extractfile(info)) is not None:
-                members[name] = member.read()
+    try:
+        with tarfile.open(path) as archive:
+            for info in archive:
+                name = info.name.removeprefix("./")
+                if name in wanted and (member := archive.extractfile(info)) is not None:
+                    members[name] = member.read()
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            f"the weights {path.name} are a broken archive ({error}): was the upload or download "
+            "cut short?"
+        ) from error
     return members
 
 

@@ -52,7 +52,7 @@ def merge_weights(inputs: Sequence[MergeInput]) -> TrainedWeights:
     for each in inputs:
         if each.weights.unet:
             raise ValueError(f"{each.name} is a whole U-Net: only LoRAs can be merged")
-    concepts, embeddings = _merge_concepts(inputs)
+    concepts, embeddings = merge_concepts(inputs)
     return TrainedWeights(
         concepts=concepts,
         embeddings=embeddings,
@@ -102,9 +102,15 @@ def _concatenated(path: str, layers: Sequence[LoraPair]) -> LoraPair:
     )
 
 
-def _merge_concepts(
+def merge_concepts(
     inputs: Sequence[MergeInput],
 ) -> tuple[tuple[Concept, ...], PlaceholderEmbeddings | None]:
+    """Return all concepts, their tokens numbered anew, and all rows; None where no input has any.
+
+    Raises:
+        ValueError: A trigger occurs twice, one to be renamed does not occur, or rows of different
+            base models meet.
+    """
     concepts: list[Concept] = []
     owners: dict[str, str] = {}
     tables: list[PlaceholderEmbeddings] = []

@@ -34,17 +34,18 @@ def write_checker(directory: Path, threshold: float) -> Path:
 
 
 PICTURES = [Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+SEEDS = [7, 8]
 
 
 def test_harmless_pictures_pass_unchanged(tmp_path: Path):
     checker = SafetyChecker(write_checker(tmp_path, threshold=1.0), torch.device("cpu"))
-    assert checker.without_flagged(PICTURES) == PICTURES
+    assert checker.allowed(PICTURES, SEEDS) == list(zip(PICTURES, SEEDS, strict=True))
 
 
 def test_when_every_picture_is_flagged_the_error_says_what_to_do(tmp_path: Path):
     checker = SafetyChecker(write_checker(tmp_path, threshold=-1.0), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"flagged every picture.*disable_safety_checker=true"):
-        checker.without_flagged(PICTURES)
+        checker.allowed(PICTURES, SEEDS)
 
 
 def test_a_flagged_picture_is_left_out_and_the_log_says_which(
@@ -55,9 +56,9 @@ def test_a_flagged_picture_is_left_out_and_the_log_says_which(
     # a threshold between the two pictures for the first concept
     checker._model.concept_embeds_weights.data[0] = similarity.mean()
     dangerous = int(similarity.argmax())
-    kept = checker.without_flagged(PICTURES)
-    assert kept == [PICTURES[1 - dangerous]]
-    assert f"flagged picture {dangerous + 1} of 2" in caplog.text
+    kept = checker.allowed(PICTURES, SEEDS)
+    assert kept == [(PICTURES[1 - dangerous], SEEDS[1 - dangerous])]
+    assert f"flagged picture {dangerous + 1} of 2 (seed {SEEDS[dangerous]})" in caplog.text
 
 
 def _similarities(checker: SafetyChecker, pictures: list[Image.Image]) -> torch.Tensor:

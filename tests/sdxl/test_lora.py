@@ -4,36 +4,24 @@ import pytest
 import torch
 
 from sdxl.lora import (
+    ADAPTER,
     LoraSettings,
     add_lora,
+    fill_lora,
     load_lora,
     load_text_encoder_lora,
     lora_parameters,
     lora_state_dict,
     remove_lora,
-    set_lora_scale,
     text_encoder_lora_state,
 )
 from sdxl.lora_target import LORA_TARGET_MODULES, TEXT_ENCODER_MODULES, LoraTarget
 from sdxl.models import SDXLModels
 from sdxl.prompt import encode_prompts
 from tests.full_size import full_size_unet
+from tests.tiny_sdxl import predict_noise
 
 RANK = 2
-
-
-def predict(models: SDXLModels) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        return models.unet(
-            torch.randn(1, 4, 4, 4, generator=generator),
-            torch.tensor([500]),
-            torch.randn(1, 77, 48, generator=generator),
-            added_cond_kwargs={
-                "text_embeds": torch.randn(1, 32, generator=generator),
-                "time_ids": torch.full((1, 6), 32.0),
-            },
-        ).sample
 
 
 def add(
@@ -54,9 +42,9 @@ def train_a_little(models: SDXLModels) -> None:
 
 
 def test_fresh_lora_leaves_the_model_unchanged(tiny_models: SDXLModels):
-    before = predict(tiny_models)
+    before = predict_noise(tiny_models)
     add(tiny_models)
-    assert torch.equal(before, predict(tiny_models))
+    assert torch.equal(before, predict_noise(tiny_models))
 
 
 def test_only_lora_matrices_want_a_gradient_and_they_are_float32(tiny_models: SDXLModels):
@@ -115,66 +103,65 @@ def test_the_same_generator_seed_gives_the_same_matrices(tiny_models: SDXLModels
 
 
 def test_trained_matrices_can_be_loaded_scaled_and_removed_exactly(tiny_models: SDXLModels):
-    base = predict(tiny_models)
+    base = predict_noise(tiny_models)
     add(tiny_models, "all")
     train_a_little(tiny_models)
-    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    trained, state = predict_noise(tiny_models), lora_state_dict(tiny_models.unet)
     remove_lora(tiny_models.unet)
-    assert torch.equal(predict(tiny_models), base)
+    assert torch.equal(predict_noise(tiny_models), base)
 
     load_lora(tiny_models.unet, state)
-    assert torch.equal(predict(tiny_models), trained)
-    set_lora_scale(tiny_models.unet, 0.0)
-    torch.testing.assert_close(predict(tiny_models), base)
-    set_lora_scale(tiny_models.unet, 0.5)
-    half = predict(tiny_models)
+    assert torch.equal(predict_noise(tiny_models), trained)
+    fill_lora(tiny_models.unet, state, ADAPTER, 0.0)
+    torch.testing.assert_close(predict_noise(tiny_models), base)
+    fill_lora(tiny_models.unet, state, ADAPTER, 0.5)
+    half = predict_noise(tiny_models)
     assert not torch.allclose(half, base)
     assert not torch.allclose(half, trained)
     remove_lora(tiny_models.unet)
-    assert torch.equal(predict(tiny_models), base)
+    assert torch.equal(predict_noise(tiny_models), base)
 
 
 def test_alpha_scales_the_update_and_is_folded_into_the_state(tiny_models: SDXLModels):
     add(tiny_models, alpha=6.0)
     train_a_little(tiny_models)
-    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    trained, state = predict_noise(tiny_models), lora_state_dict(tiny_models.unet)
     remove_lora(tiny_models.unet)
     load_lora(tiny_models.unet, state)
-    torch.testing.assert_close(predict(tiny_models), trained)
+    torch.testing.assert_close(predict_noise(tiny_models), trained)
     halved = {k: v / 2 if ".lora_B." in k else v for k, v in state.items()}
     remove_lora(tiny_models.unet)
     load_lora(tiny_models.unet, halved)
-    assert not torch.allclose(predict(tiny_models), trained)
+    assert not torch.allclose(predict_noise(tiny_models), trained)
 
 
 @pytest.mark.parametrize("target", ["attention", "all"])
 def test_dora_survives_saving_and_loading_and_leaves_nothing_behind(
     tiny_models: SDXLModels, target: LoraTarget
 ):
-    base = predict(tiny_models)
+    base = predict_noise(tiny_models)
     add(tiny_models, target, use_dora=True, alpha=3.0)
-    torch.testing.assert_close(predict(tiny_models), base)  # at first only rounding
+    torch.testing.assert_close(predict_noise(tiny_models), base)  # at first only rounding
     train_a_little(tiny_models)
-    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    trained, state = predict_noise(tiny_models), lora_state_dict(tiny_models.unet)
     assert any(key.endswith(".lora_magnitude_vector") for key in state)
     remove_lora(tiny_models.unet)
     load_lora(tiny_models.unet, state)
-    torch.testing.assert_close(predict(tiny_models), trained)
+    torch.testing.assert_close(predict_noise(tiny_models), trained)
     without_lengths = {k: v for k, v in state.items() if "magnitude" not in k}
-    set_lora_scale(tiny_models.unet, 0.0)
-    assert torch.equal(predict(tiny_models), base)
     remove_lora(tiny_models.unet)
+    assert torch.equal(predict_noise(tiny_models), base)
     load_lora(tiny_models.unet, without_lengths)
-    assert not torch.allclose(predict(tiny_models), trained)
+    assert not torch.allclose(predict_noise(tiny_models), trained)
 
 
 def test_dropout_hides_inputs_in_training_alone(tiny_models: SDXLModels):
     add(tiny_models, dropout=0.5)
     train_a_little(tiny_models)
-    still = predict(tiny_models)
-    assert torch.equal(predict(tiny_models), still)
+    still = predict_noise(tiny_models)
+    assert torch.equal(predict_noise(tiny_models), still)
     tiny_models.unet.train()
-    assert not torch.allclose(predict(tiny_models), still)
+    assert not torch.allclose(predict_noise(tiny_models), still)
 
 
 def test_lora_of_both_text_encoders_survives_saving_and_loading(tiny_models: SDXLModels):
@@ -203,7 +190,7 @@ def test_lora_of_both_text_encoders_survives_saving_and_loading(tiny_models: SDX
 def test_matrices_of_different_ranks_can_be_loaded_together(tiny_models: SDXLModels):
     add(tiny_models)
     train_a_little(tiny_models)
-    trained, state = predict(tiny_models), lora_state_dict(tiny_models.unet)
+    trained, state = predict_noise(tiny_models), lora_state_dict(tiny_models.unet)
     key = next(key for key in state if "lora_A" in key)
     # one layer as three columns, of which one adds nothing
     state[key] = torch.cat([state[key], torch.ones_like(state[key][:1])])
@@ -211,7 +198,7 @@ def test_matrices_of_different_ranks_can_be_loaded_together(tiny_models: SDXLMod
     state[other] = torch.cat([state[other], torch.zeros_like(state[other][:, :1])], dim=1)
     remove_lora(tiny_models.unet)
     load_lora(tiny_models.unet, state)
-    torch.testing.assert_close(predict(tiny_models), trained)
+    torch.testing.assert_close(predict_noise(tiny_models), trained)
 
 
 def test_matrices_of_another_base_are_refused_by_the_layer_that_does_not_fit(

@@ -12,28 +12,28 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from inference.generator import PictureGenerator
+from inference.fine_tunes import FineTune
 from inference.request import GenerationRequest
-from sdxl.downloads import resolve_base
 from sdxl.lora import LoraSettings, add_lora, remove_lora, text_encoder_lora_state
 from sdxl.lora_target import TEXT_ENCODER_MODULES
 from sdxl.models import SDXLModels
 from sdxl.weights.reading import read_weights
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.writing import Export, write_weights
-from tests.inference.test_generator import make_weights
+from tests.inference.serving import load_generator, make_weights
 from tests.tiny_sdxl import END_OF_TEXT, Variant, load_tiny_sdxl, plain_pipeline, write_tiny_sdxl
 
 REQUEST = GenerationRequest(
     prompt="a photo of TOK on the beach", width=64, height=64, num_inference_steps=3,
-    guidance_scale=4.0, lora_scale=1.0, seed=7,
+    guidance_scale=4.0, seed=7,
 )  # fmt: skip
 TOKENS = ["<s0>", "<s1>"]
 
 
 def our_picture(directory: Path, weights: TrainedWeights | None) -> np.ndarray:
-    generator = PictureGenerator(resolve_base(str(directory)), weights)
-    return np.asarray(generator.generate(REQUEST)[0], dtype=np.float32)
+    fine_tunes = [FineTune(name="it", weights=weights)] if weights else []
+    picture = load_generator(directory).generate(REQUEST, fine_tunes)[0]
+    return np.asarray(picture, dtype=np.float32)
 
 
 def their_picture(pipe: StableDiffusionXLPipeline) -> np.ndarray:

@@ -198,3 +198,15 @@ def test_a_checkpoints_files_know_their_base_and_pooling_like_the_archive(
         (tmp_path / name).write_bytes(content)
     read = load_weights(tmp_path)
     assert (read.base_model, read.pooling) == ("pocket", "end_of_text")
+
+
+@pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.5, 0.7])
+def test_an_archive_that_was_cut_short_is_refused_wherever_it_was_cut(
+    trained: TrainedWeights, tmp_path: Path, part: float
+):
+    path = tmp_path / "trained_model.tar"
+    save_weights(trained, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(ValueError, match=r"the weights trained_model\.tar (are|have)"):
+        load_weights(path)

@@ -6,16 +6,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from inference.lora_slots import LoraSlots
 from sdxl.concept import Concept
 from sdxl.lora import (
     LoraSettings,
     add_lora,
-    load_lora,
     load_text_encoder_lora,
     lora_parameters,
     lora_state_dict,
     remove_lora,
-    set_lora_scale,
     text_encoder_lora_state,
 )
 from sdxl.lora_target import LORA_TARGET_MODULES, TEXT_ENCODER_MODULES
@@ -24,24 +23,10 @@ from sdxl.placeholder_embeddings import PlaceholderEmbeddings
 from sdxl.prompt import encode_prompts
 from sdxl.weights.bake import bake
 from sdxl.weights.trained import TrainedWeights
-from tests.tiny_sdxl import load_tiny_sdxl
+from tests.tiny_sdxl import load_tiny_sdxl, predict_noise
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 PROMPT = "a photo of a red ball"
-
-
-def predict(models: SDXLModels) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        return models.unet(
-            torch.randn(1, 4, 4, 4, generator=generator),
-            torch.tensor([500]),
-            torch.randn(1, 77, 48, generator=generator),
-            added_cond_kwargs={
-                "text_embeds": torch.randn(1, 32, generator=generator),
-                "time_ids": torch.full((1, 6), 32.0),
-            },
-        ).sample
 
 
 def trained_lora(network: torch.nn.Module, layers: str, use_dora: bool = False) -> None:
@@ -73,14 +58,13 @@ def with_lora(**parts: dict[str, Tensor]) -> TrainedWeights:
 def test_the_baked_u_net_predicts_what_base_and_lora_do(
     tiny_models: SDXLModels, tiny_sdxl_dir: Path, tmp_path: Path, use_dora: bool, scale: float
 ):
-    plain = predict(tiny_models)
+    plain = predict_noise(tiny_models)
     weights = weights_of(tiny_models, use_dora)
-    load_lora(tiny_models.unet, weights.lora)
-    set_lora_scale(tiny_models.unet, scale)
-    wanted = predict(tiny_models)
+    LoraSlots(tiny_models.unet).hold([(weights.lora, scale)])
+    wanted = predict_noise(tiny_models)
     bake(weights, tiny_sdxl_dir, tmp_path / "baked", scale)
     torch.testing.assert_close(
-        predict(load_tiny_sdxl(tmp_path / "baked")), wanted, atol=1e-5, rtol=1e-5
+        predict_noise(load_tiny_sdxl(tmp_path / "baked")), wanted, atol=1e-5, rtol=1e-5
     )
     assert torch.allclose(plain, wanted, atol=1e-3) == (scale == 0)
 

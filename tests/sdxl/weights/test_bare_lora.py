@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from inference.fine_tune import AppliedFineTune
-from inference.generator import PictureGenerator
+from inference.fine_tunes import FineTune, FineTunes
 from inference.request import GenerationRequest
-from sdxl.downloads import resolve_base
 from sdxl.lora import load_lora, load_text_encoder_lora
 from sdxl.models import SDXLModels
 from sdxl.weights.trained import TrainedWeights
+from tests.inference.serving import load_generator
 from tests.sdxl.weights.conftest import MakeTrained, outputs
 from tests.tiny_sdxl import load_tiny_sdxl
 
@@ -28,9 +27,10 @@ def bare(tiny_sdxl_dir: Path, make_trained: MakeTrained) -> TrainedWeights:
 def test_it_acts_and_nobody_is_told_to_write_a_trigger(
     tiny_sdxl_dir: Path, bare: TrainedWeights, caplog: pytest.LogCaptureFixture
 ):
+    generator = load_generator(tiny_sdxl_dir)
     base, with_lora = (
-        np.asarray(PictureGenerator(resolve_base(str(tiny_sdxl_dir)), w).generate(REQUEST)[0])
-        for w in (None, bare)
+        np.asarray(generator.generate(REQUEST, fine_tunes)[0])
+        for fine_tunes in ([], [FineTune(name="it", weights=bare)])
     )
     assert not np.array_equal(base, with_lora)
     assert "does not contain" not in caplog.text
@@ -38,9 +38,10 @@ def test_it_acts_and_nobody_is_told_to_write_a_trigger(
 
 def test_removing_it_leaves_the_base_bit_for_bit(tiny_models: SDXLModels, bare: TrainedWeights):
     before = outputs(tiny_models)
-    applied = AppliedFineTune(bare, tiny_models)
+    fine_tunes = FineTunes(tiny_models)
+    fine_tunes.apply([FineTune(name="it", weights=bare)])
     assert not any(map(torch.equal, outputs(tiny_models), before))
-    applied.remove()
+    fine_tunes.apply([])
     assert all(map(torch.equal, outputs(tiny_models), before))
 
 

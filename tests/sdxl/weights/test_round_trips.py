@@ -10,7 +10,7 @@ import safetensors.torch as safetensors
 import torch
 from safetensors import safe_open
 
-from inference.fine_tune import AppliedFineTune
+from inference.fine_tunes import FineTune, FineTunes
 from sdxl.models import SDXLModels
 from sdxl.weights.reading import read_weights
 from sdxl.weights.trained import TrainedWeights
@@ -29,9 +29,10 @@ def rounded(weights: TrainedWeights) -> TrainedWeights:
 
 
 def acting(weights: TrainedWeights, models: SDXLModels) -> list[torch.Tensor]:
-    applied = AppliedFineTune(weights, models)
+    fine_tunes = FineTunes(models)
+    fine_tunes.apply([FineTune(name="it", weights=weights)])
     result = outputs(models)
-    applied.remove()
+    fine_tunes.remove_all()
     return result
 
 
