@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preprocess.decoding import UnreadablePictureError, decode_mask, decode_picture
+from sdxl.decoding import UnreadablePictureError, decode_mask, decode_picture
 from preprocess.framing import Frame, bucket, plan_frame, square
 from preprocess.manifest import TrainingExample
 from preprocess.sources import PictureSource, Problem

@@ -8,7 +8,7 @@ from preprocess.archive import extract_archive
 from preprocess.caption_files import read_captions
 from preprocess.captions import check_that_all_occur, make_caption, with_trigger
 from preprocess.config import PreprocessConfig
-from preprocess.decoding import own_pixel_limit
+from sdxl.decoding import own_pixel_limit
 from preprocess.manifest import CAPTIONS_NAME, MANIFEST_NAME, Manifest, TrainingExample
 from preprocess.model_passes import (
     ModelSources,

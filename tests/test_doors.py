@@ -1,15 +1,27 @@
 """Both doors through Cog's real HTTP server, as `script/train` and `script/predict` run them."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+
+from script.local_cog import client
+from script.local_cog.console import Console
+from script.local_cog.errors import RunError
+from script.local_cog.inputs import to_request
+from script.local_cog.server import CogServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -162,3 +174,70 @@ def test_a_bad_value_fails_with_a_sentence_that_names_it(
     assert message in result.stderr.strip().splitlines()[-1]
     assert "geheim" not in result.stderr + result.stdout
     assert not (tmp_path / "w.tar").exists()
+
+
+# beyond the schema and beyond our own checks, of every kind
+BAD_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
+    "scheduler": ({"scheduler": "EULER"}, "input scheduler: "),
+    "size": ({"width": 4096}, "input width: 4096 is greater than the maximum of 2048"),
+    "strength": ({"prompt_strength": 1.5}, "input prompt_strength: "),
+    "mask alone": ({"mask": "PICTURE"}, "mask says what of image to repaint, but there is no"),
+    "broken image": ({"image": "TEXT"}, "image cannot be used: it is not a picture"),
+    "black mask": ({"image": "PICTURE", "mask": "BLACK"}, "mask has nothing to repaint"),
+    "unreachable": ({"replicate_weights": "http://127.0.0.1:9/w.tar"}, "127.0.0.1 cannot be reac"),
+    "no weights": ({"replicate_weights": "README.md"}, "replicate_weights README.md: "),
+    "scale": ({"extra_lora": "README.md:3"}, "the scale of README.md must be from -1 to 2, got 3"),
+    "wrong model": ({"replicate_weights": "FLUX"}, "replicate_weights flux.safetensors: "),
+    "weight": ({"prompt": "(red:9) ball"}, "prompt must have weights from 0 to 2, got 9"),
+    "shape": ({"aspect_ratio": "1:1", "width": 64}, "leave width and height out"),
+}
+
+
+@pytest.fixture(scope="module")
+def predict_server() -> Iterator[CogServer]:
+    with CogServer("predict", ROOT, Console(), {"BASE_MODEL": "pocket"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("uploads")
+    Image.new("RGB", (128, 128), "orange").save(folder / "picture.png")
+    Image.new("L", (128, 128)).save(folder / "black.png")
+    (folder / "text.png").write_text("no picture")
+    block = "transformer.single_transformer_blocks.0.attn.to_q"
+    matrices = {
+        f"{block}.lora_A.weight": torch.zeros(4, 64),
+        f"{block}.lora_B.weight": torch.zeros(64, 4),
+    }
+    save_file(matrices, folder / "flux.safetensors")
+    names = {"PICTURE": "picture.png", "BLACK": "black.png", "TEXT": "text.png"}
+    return {key: folder / name for key, name in {**names, "FLUX": "flux.safetensors"}.items()}
+
+
+def predict(server: CogServer, **inputs: Any) -> list[str]:
+    request = to_request(inputs, server.files.offer, server.folder)
+    always = {"num_inference_steps": 2, "disable_safety_checker": True, "seed": 1}
+    return client.run(server, {**always, **request}, Console())
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_a_bad_request_is_answered_at_once_and_the_server_stays_ready(
+    predict_server: CogServer, uploads: dict[str, Path], name: str
+):
+    inputs, message = BAD_REQUESTS[name]
+    values = {key: uploads.get(str(value), value) for key, value in inputs.items()}
+    if name == "wrong model":
+        values = {"replicate_weights": str(uploads["FLUX"])}
+    started = time.monotonic()
+    with pytest.raises(RunError, match=re.escape(message)):
+        predict(predict_server, **{"prompt": "a red ball", **values})
+    assert time.monotonic() - started < 20  # seconds, on a busy machine
+    assert predict_server.health()["status"] == "READY"
+
+
+def test_the_server_answers_as_before_after_all_of_that(predict_server: CogServer):
+    first = predict(predict_server, prompt="a red ball")
+    with pytest.raises(RunError):
+        predict(predict_server, prompt="a red ball", extra_lora="README.md")
+    assert predict(predict_server, prompt="a red ball") == first

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from preprocess.decoding import (
+from sdxl.decoding import (
     DecodedPicture,
     UnreadablePictureError,
     decode_mask,
