@@ -14,10 +14,17 @@ from cog import BaseModel, Input, Path, Secret
 
 from preprocess.config import PreprocessConfig
 from preprocess.prepare import preprocess
-from sdxl.downloads import resolve_base
+from sdxl.downloads import fetch_weights, resolve_base
 from sdxl.logs import configure_logging
+from sdxl.weights.push import open_hub_repo
+from sdxl.weights.reading import read_weights
+from sdxl.weights.trained import TrainedWeights
+from trainer.adopt import adopt_weights
 from trainer.config import TrainConfig
-from trainer.run import run_training
+from trainer.continued import NOTHING, continue_config, shown_name
+from trainer.inputs import check_together, choose_method
+from trainer.publish import publish
+from trainer.run import ARCHIVE_NAME, TrainingResult, run_training
 from trainer.tracking import wandb_run
 
 logger = logging.getLogger(__name__)
@@ -33,8 +40,9 @@ class TrainingOutput(BaseModel):
 
 
 def train(
-    input_images: Path = Input(
-        description="A zip or tar archive of 5 to 20 pictures, with captions beside them if you have some."
+    input_images: Optional[Path] = Input(
+        description="A zip or tar archive of 5 to 20 pictures, with captions beside them if you have some. Needed, but with skip_training.",
+        default=None,
     ),
     seed: Optional[int] = Input(
         description="The same seed gives the same weights. Empty picks one, and the log says which.",
@@ -131,6 +139,14 @@ def train(
     base_model: str = Input(
         description="The model to fine-tune: sdxl, pocket (tiny, for tries without a GPU), a Hugging Face repository, a diffusers directory or a single .safetensors file (path or address).",
         default="sdxl",
+    ),
+    init_weights: str = Input(
+        description="Go on from an earlier fine-tune instead of from nothing: the address or path of a trained_model.tar or of any SDXL LoRA, or a Hugging Face repository. Its LoRA, words and U-Net are kept, and what method trains goes on.",
+        default="",
+    ),
+    skip_training: bool = Input(
+        description="Do not train: make the weights archive of init_weights as they are, so that any LoRA becomes a model that predicts. token_string renames its word, base_model is noted, lora_max_mb and export act.",
+        default=False,
     ),
     method: str = Input(
         description="What is trained beside the new token embeddings: LoRA or DoRA matrices, the whole U-Net, or nothing.",
@@ -251,6 +267,14 @@ def train(
     wandb_project: str = Input(
         description="The project there that this training goes to.", default="sdxl-finetune"
     ),
+    hf_repo_id: str = Input(
+        description="Push the result to this repository on the Hugging Face hub, such as me/my-lora: weights, pictures and a model card. A new one is private. Needs hf_token.",
+        default="",
+    ),
+    hf_token: Optional[Secret] = Input(
+        description="Your token of the Hugging Face hub that may write, for hf_repo_id.",
+        default=None,
+    ),
     autocaption: bool = Input(
         description="Describe the pictures that have no caption with caption_model. Not with base_model=pocket, which knows a few words only.",
         default=True,
@@ -301,48 +325,71 @@ def train(
     train_config = TrainConfig(
         **_pick(inputs, TrainConfig),
         seed=secrets.randbits(32) if seed is None else seed,
-        method=_method(method, is_lora),  # pyright: ignore[reportArgumentType]
+        method=choose_method(method, is_lora),  # pyright: ignore[reportArgumentType]
     )
-    if class_images and not class_prompt:
-        raise ValueError(
-            "class_images needs a class_prompt that says what they show, such as 'a photo of a "
-            "robot'"
-        )
-    settings = {"base_model": base_model, **asdict(preprocess_config), **asdict(train_config)}
-    logger.info("%s", ", ".join(f"{name}={value!r}" for name, value in settings.items()))
+    check_together(inputs)
+    repo = open_hub_repo(hf_repo_id, _text(hf_token)) if hf_repo_id else None
+    init = _read_weights(init_weights) if init_weights else NOTHING
 
     out_dir = LocalPath(tempfile.mkdtemp(prefix="sdxl-training-"))
     try:
-        with ExitStack() as stack:
-            wandb = None
-            if wandb_api_key:
-                key = wandb_api_key.get_secret_value() or ""
-                wandb = stack.enter_context(wandb_run(key, wandb_project, settings))
-            base = resolve_base(base_model)
-            folder = LocalPath(stack.enter_context(TemporaryDirectory(prefix="sdxl-prepared-")))
-            manifest = preprocess(LocalPath(input_images), preprocess_config, folder / "pictures")
-            classes = None
-            if class_images:
-                for_class = preprocess_config.for_class_images()
-                classes = preprocess(LocalPath(class_images), for_class, folder / "class")
-            result = run_training(manifest, classes, base, train_config, settings, out_dir, wandb)
+        if skip_training:
+            archive = out_dir / ARCHIVE_NAME
+            adopt_weights(init, train_config, base_model, archive)
+            result = TrainingResult(weights=archive, report=None, previews=())
+        else:
+            config = continue_config(train_config, init)
+            result = _train(inputs, preprocess_config, config, init, out_dir)
+        if repo:
+            publish(repo, result.weights, result.previews)
     except BaseException:  # a failed or canceled training leaves nothing behind
         shutil.rmtree(out_dir)
         raise
-    return TrainingOutput(weights=Path(result.weights), report=Path(result.report))  # pyright: ignore[reportCallIssue]
+    report = Path(result.report) if result.report else None
+    return TrainingOutput(weights=Path(result.weights), report=report)  # pyright: ignore[reportCallIssue]
+
+
+def _train(
+    inputs: dict[str, Any],
+    preprocess_config: PreprocessConfig,
+    config: TrainConfig,
+    init: TrainedWeights,
+    out_dir: LocalPath,
+) -> TrainingResult:
+    settings = {
+        "base_model": inputs["base_model"],
+        "init_weights": shown_name(inputs["init_weights"]),
+        **asdict(preprocess_config),
+        **asdict(config),
+    }
+    logger.info("%s", ", ".join(f"{name}={value!r}" for name, value in settings.items()))
+    with ExitStack() as stack:
+        wandb = None
+        if inputs["wandb_api_key"]:
+            key = _text(inputs["wandb_api_key"])
+            wandb = stack.enter_context(wandb_run(key, inputs["wandb_project"], settings))
+        base = resolve_base(inputs["base_model"])
+        folder = LocalPath(stack.enter_context(TemporaryDirectory(prefix="sdxl-prepared-")))
+        pictures = LocalPath(inputs["input_images"])
+        manifest = preprocess(pictures, preprocess_config, folder / "pictures")
+        classes = None
+        if inputs["class_images"]:
+            for_class = preprocess_config.for_class_images()
+            classes = preprocess(LocalPath(inputs["class_images"]), for_class, folder / "class")
+        return run_training(manifest, classes, base, config, settings, out_dir, wandb, init)
+
+
+def _read_weights(name: str) -> TrainedWeights:
+    try:
+        return read_weights(fetch_weights(name))
+    except ValueError as error:
+        raise ValueError(f"init_weights: {error}") from error
+
+
+def _text(secret: Optional[Secret]) -> str:
+    return (secret and secret.get_secret_value()) or ""
 
 
 def _pick(inputs: dict[str, Any], config: type) -> dict[str, Any]:
     """Return the inputs that are fields of `config`, but those that the door works out itself."""
     return {f.name: inputs[f.name] for f in fields(config) if f.name not in RESOLVED}
-
-
-def _method(method: str, is_lora: bool) -> str:
-    if is_lora:
-        return method
-    if method in ("dora", "textual_inversion"):
-        raise ValueError(
-            f"is_lora=False asks for the whole U-Net and method={method} for other things: leave "
-            "is_lora out"
-        )
-    return "full"

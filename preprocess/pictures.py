@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdxl.decoding import UnreadablePictureError, decode_mask, decode_picture
 from preprocess.framing import Frame, bucket, plan_frame, square
 from preprocess.manifest import TrainingExample
 from preprocess.sources import PictureSource, Problem
+from sdxl.decoding import UnreadablePictureError, decode_mask, decode_picture
 
 IMAGES_DIR = "images"
 MASKS_DIR = "masks"

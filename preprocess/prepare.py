@@ -8,7 +8,6 @@ from preprocess.archive import extract_archive
 from preprocess.caption_files import read_captions
 from preprocess.captions import check_that_all_occur, make_caption, with_trigger
 from preprocess.config import PreprocessConfig
-from sdxl.decoding import own_pixel_limit
 from preprocess.manifest import CAPTIONS_NAME, MANIFEST_NAME, Manifest, TrainingExample
 from preprocess.model_passes import (
     ModelSources,
@@ -33,6 +32,7 @@ from preprocess.reporting import (
     warn_about_small,
 )
 from preprocess.sources import Problem, sort_files
+from sdxl.decoding import own_pixel_limit
 
 
 def preprocess(

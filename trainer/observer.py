@@ -72,7 +72,11 @@ class Observer:
                 self._checkpoints[f"checkpoints/step_{step:06d}/{name}"] = content
         if self._config.sample_every and step % self._config.sample_every == 0:
             self._look_at(losses.tolist())  # the trackers show the pictures beside the last loss
-            self.course.append((step, self.pictures(self._config.concepts)))
+            self.show(step)
+
+    def show(self, step: int) -> None:
+        """Add the sample pictures after `step` steps to the course."""
+        self.course.append((step, self.pictures(self._config.concepts)))
 
     def _look_at(self, losses: list[float]) -> None:
         diverged = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)

@@ -1,6 +1,7 @@
 """What a run is going to do, worked out once the base model is known, and said to the user."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelerate import Accelerator
@@ -33,9 +34,20 @@ class TrainingPlan:
 
 
 def plan_training(
-    manifest: Manifest, models: SDXLModels, config: TrainConfig, accelerator: Accelerator
+    manifest: Manifest,
+    models: SDXLModels,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    notices: Sequence[str] = (),
 ) -> TrainingPlan:
     """Return the plan, and log it.
+
+    Args:
+        manifest: The prepared pictures.
+        models: Of the base.
+        config: The settings.
+        accelerator: Device and precision.
+        notices: What is to be said beside what the plan itself finds.
 
     Raises:
         ValueError: `sample_prompts` holds no prompt.
@@ -49,7 +61,7 @@ def plan_training(
         gradient_checkpointing=choose_gradient_checkpointing(
             config.gradient_checkpointing, models, config, accelerator.device
         ),
-        notices=tuple(_notices(models, config)),
+        notices=(*notices, *_notices(models, config)),
     )
     for notice in plan.notices:
         logger.warning("%s", notice)

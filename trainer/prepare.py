@@ -4,11 +4,14 @@ import torch
 from accelerate import Accelerator
 
 from sdxl.downloads import BaseModelFiles
-from sdxl.lora import LoraSettings, add_lora
+from sdxl.lora import LoraSettings, load_lora
 from sdxl.lora_target import LORA_TARGET_MODULES, TEXT_ENCODER_MODULES
 from sdxl.models import SDXLModels, load_models
 from sdxl.placeholder_embeddings import InstalledEmbeddings, PlaceholderEmbeddings
+from sdxl.weights.networks import lora_by_network
+from sdxl.weights.trained import TrainedWeights
 from trainer.config import TrainConfig
+from trainer.continued import NOTHING, continue_embeddings, continue_lora, continue_unet
 
 
 def load_base(base: BaseModelFiles, config: TrainConfig, accelerator: Accelerator) -> SDXLModels:
@@ -21,21 +24,38 @@ def load_base(base: BaseModelFiles, config: TrainConfig, accelerator: Accelerato
     return models
 
 
-def add_trainables(models: SDXLModels, config: TrainConfig) -> InstalledEmbeddings:
-    """Put LoRA and the new tokens into `models`, at the start values of `config.seed`."""
+def add_trainables(
+    models: SDXLModels, config: TrainConfig, init: TrainedWeights = NOTHING
+) -> InstalledEmbeddings:
+    """Put LoRA and the new tokens into `models`, at the start values of `config.seed`.
+
+    Args:
+        models: Changed in place.
+        config: Says what trains, and with `init` went through `continue_config`.
+        init: An earlier fine-tune, all of which goes into `models`: what does not train as well.
+
+    Raises:
+        ValueError: `init` does not fit the base model.
+    """
     generator = torch.Generator().manual_seed(config.seed)
-    embeddings = PlaceholderEmbeddings.initial(config.concepts, config.ti_init, models, generator)
+    drawn = PlaceholderEmbeddings.initial(config.concepts, config.ti_init, models, generator)
+    embeddings = continue_embeddings(drawn, config.concepts, init)
     settings = LoraSettings(
         rank=config.lora_rank,
         alpha=config.lora_alpha or config.lora_rank,
         dropout=config.lora_dropout,
         use_dora=config.method == "dora",
     )
-    if config.trains_lora:
-        add_lora(models.unet, LORA_TARGET_MODULES[config.lora_target], settings, generator)
-    if config.text_encoder_lr:
-        for encoder in (models.text_encoder, models.text_encoder_2):
-            add_lora(encoder, TEXT_ENCODER_MODULES, settings, generator)
+    if init.unet:
+        continue_unet(models.unet, init.unet)
+    unet_layers = LORA_TARGET_MODULES[config.lora_target]
+    for network, state in lora_by_network(models, init):
+        is_unet = network is models.unet
+        if config.trains_lora if is_unet else config.text_encoder_lr:
+            layers = unet_layers if is_unet else TEXT_ENCODER_MODULES
+            continue_lora(network, state, layers, settings, generator)
+        elif state:
+            load_lora(network, state)
     return embeddings.install(models)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,10 +16,11 @@ from PIL import Image
 from preprocess.manifest import CAPTIONS_NAME, Manifest
 from sdxl.downloads import BaseModelFiles
 from sdxl.models import SDXLModels
-from sdxl.placeholder_embeddings import InstalledEmbeddings
 from sdxl.weights.archive import save_weights
+from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.writing import export_members
 from trainer.config import TrainConfig
+from trainer.continued import NOTHING, continuation_notices
 from trainer.dataset import LatentDataset
 from trainer.hardware import choose_mixed_precision
 from trainer.loop import train_loop
@@ -27,13 +29,8 @@ from trainer.optim import check_optimizer
 from trainer.plan import plan_training
 from trainer.prepare import add_trainables, load_base, set_training_mode
 from trainer.prior import find_class_pictures, open_some
-from trainer.report import TrainReport, write_report
-from trainer.result import (
-    check_lora_max_mb,
-    collect_weights,
-    resize_trained,
-    training_record,
-)
+from trainer.report import Preview, TrainReport, write_report
+from trainer.result import collect_weights, resize_trained, shrink_lora, training_record
 from trainer.tracking import WandbRun
 
 ARCHIVE_NAME, REPORT_NAME = "trained_model.tar", "report.html"
@@ -41,10 +38,17 @@ ARCHIVE_NAME, REPORT_NAME = "trained_model.tar", "report.html"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """Where the files of a finished run lie."""
+    """What a finished run leaves.
+
+    Attributes:
+        weights: Where the archive lies.
+        report: Where the report lies; None without a training.
+        previews: The report's sample pictures.
+    """
 
     weights: Path
-    report: Path
+    report: Path | None
+    previews: tuple[Preview, ...]
 
 
 def run_training(
@@ -55,6 +59,7 @@ def run_training(
     settings: Mapping[str, object],
     out_dir: Path,
     wandb: WandbRun | None = None,
+    init: TrainedWeights = NOTHING,
 ) -> TrainingResult:
     """Train on a manifest and write the weights archive and the report to `out_dir`.
 
@@ -66,30 +71,29 @@ def run_training(
         settings: Every input of the run as resolved, for `training.json` and the report.
         out_dir: An existing directory.
         wandb: An open run, which gets losses and sample pictures.
+        init: An earlier fine-tune to go on from; `config` went through `continue_config` with it.
     """
     clock = _Clock()
     accelerator = _accelerator(config)
     with clock.phase("load the base model"):
         models = load_base(base, config, accelerator)
-    plan = plan_training(manifest, models, config, accelerator)
+    notices = continuation_notices(config, init, base.name)
+    plan = plan_training(manifest, models, config, accelerator, notices)
     observer = Observer(models, config, accelerator, plan, wandb)
     with clock.phase("sample pictures before"):
         before = observer.pictures([])
     pictures = _cache_pictures(manifest, class_manifest, models, config, accelerator, clock)
-
     with clock.phase("train"):
         set_training_mode(models, True, plan.gradient_checkpointing)
-        embeddings = add_trainables(models, config)
         record = training_record(base.name, models, config.seed, settings)
-        losses = _train(models, embeddings, pictures, config, accelerator, observer, record)
-    weights = collect_weights(models, embeddings, config, record)
+        weights, losses = _train(models, init, pictures, config, accelerator, observer, record)
     weights = resize_trained(models, weights, config.lora_max_mb)
     with clock.phase("sample pictures after"):
         after = observer.pictures(config.concepts)
 
-    result = TrainingResult(weights=out_dir / ARCHIVE_NAME, report=out_dir / REPORT_NAME)
+    archive, page = out_dir / ARCHIVE_NAME, out_dir / REPORT_NAME
     extra = {CAPTIONS_NAME: manifest.captions_csv(), **observer.members(losses)}
-    save_weights(weights, result.weights, extra | export_members(weights, config.exports))
+    save_weights(weights, archive, extra | export_members(weights, config.exports))
     report = TrainReport(
         manifest=manifest,
         triggers=tuple(concept.trigger for concept in config.concepts),
@@ -103,10 +107,10 @@ def run_training(
         class_prompt=config.class_prompt,
         notices=plan.notices,
         seconds=clock.seconds,
-        archive_bytes=result.weights.stat().st_size,
+        archive_bytes=archive.stat().st_size,
     )
-    write_report(report, result.report)
-    return result
+    write_report(report, page)
+    return TrainingResult(weights=archive, report=page, previews=report.previews)
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
@@ -152,16 +156,21 @@ def _cache_pictures(
 
 def _train(
     models: SDXLModels,
-    embeddings: InstalledEmbeddings,
+    init: TrainedWeights,
     pictures: _CachedPictures,
     config: TrainConfig,
     accelerator: Accelerator,
     observer: Observer,
     record: dict[str, object],
-) -> list[float]:
+) -> tuple[TrainedWeights, list[float]]:
+    """Return what was trained, its `record` with the losses, and those in full."""
+    embeddings = add_trainables(models, config, init)
+    collect = partial(collect_weights, models, embeddings, config, record, init)
+    if init is not NOTHING:
+        observer.show(0)
     if config.lora_max_mb:  # a copy of everything: not for nothing
-        check_lora_max_mb(collect_weights(models, embeddings, config, record), config.lora_max_mb)
-    observer.start(lambda: collect_weights(models, embeddings, config, record))
+        shrink_lora(collect(), config.lora_max_mb)  # fails now if there is no LoRA so small
+    observer.start(collect)
     with _seeded(config.seed, accelerator.device):
         losses = train_loop(
             models,
@@ -175,7 +184,7 @@ def _train(
         )
     observer.close()
     record["losses"] = [round(loss, 6) for loss in losses]
-    return losses
+    return collect(), losses
 
 
 @contextmanager

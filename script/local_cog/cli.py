@@ -119,7 +119,8 @@ def _target(mode: Mode, path: Path) -> Path:
 def _find_images(inputs: dict[str, Any], schema: Schema) -> None:
     """Take `input_images` from the environment where the command line has none."""
     name = "input_images"
-    if name in inputs or name not in schema["components"]["schemas"]["TrainingInput"]["properties"]:
+    known = schema["components"]["schemas"]["TrainingInput"]["properties"]
+    if name in inputs or name not in known or inputs.get("skip_training"):
         return
     folder = os.environ.get(INSTANCE_DIR)
     if not folder:

@@ -5,6 +5,7 @@
     resize FILE --rank 4 -o OUT                 a smaller file
     merge A.tar:0.7 B.safetensors:0.5 -o OUT    several as one
     bake FILE --into BASE -o DIR                a base model that has them in it
+    push ARCHIVE --repo OWNER/NAME              a repository on the Hugging Face hub
 
 FILE is what `sdxl.weights.reading` reads: the archive of a training, ours or cog-sdxl's, a folder
 of its files, or a `.safetensors` of any known format.
@@ -20,11 +21,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
+from huggingface_hub import get_token
+
 from sdxl.logs import configure_logging
 from sdxl.weights.bake import EMBEDDINGS_FOLDER, bake
 from sdxl.weights.export import Export
 from sdxl.weights.inspect_weights import inspect_weights
 from sdxl.weights.merge import MergeInput, merge_weights
+from sdxl.weights.push import open_hub_repo
 from sdxl.weights.reading import read_weights
 from sdxl.weights.resize import BYTES_PER_MB, resize_weights
 from sdxl.weights.trained import TrainedWeights
@@ -86,10 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     baked.add_argument("--scale", type=float, default=1.0, help="of the LoRA (default 1)")
     baked.add_argument("-o", "--out", type=Path, required=True, help="a new directory")
     baked.set_defaults(run=_bake)
+
+    push = commands.add_parser("push", help="upload the archive of a training to the hub")
+    push.add_argument("file", type=Path, help="trained_model.tar")
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help=_REPO_HELP)
+    push.add_argument("--public", action="store_true", help="a new repository is private without")
+    push.set_defaults(run=_push)
     return parser
 
 
 _BASE_HELP = "a diffusers directory, which stays as it is"
+_REPO_HELP = "made if there is none; with the token in HF_TOKEN, or that of `hf auth login`"
 
 
 def _add_output(parser: argparse.ArgumentParser, is_format_required: bool = False) -> None:
@@ -155,6 +166,11 @@ def _bake(options: argparse.Namespace) -> None:
             "the trigger's embedding is not a part of its text encoders: load it beside the base, "
             f"from {', '.join(map(str, embeddings))}\n"
         )
+
+
+def _push(options: argparse.Namespace) -> None:
+    repo = open_hub_repo(options.repo, get_token() or "", options.public)
+    sys.stdout.write(f"pushed to {repo.push(options.file)}\n")
 
 
 def _check_output(options: argparse.Namespace) -> Export:

@@ -8,9 +8,10 @@ import train
 from preprocess.config import PreprocessConfig
 from trainer.config import TrainConfig
 
-# inputs of the door that are no field of a config: what is trained on, and old spellings
+# inputs of the door that are no field of a config: what is trained on, where to, and old spellings
 NOT_CONFIG = {
     *("input_images", "base_model", "class_images", "is_lora", "seed", "wandb_api_key"),
+    *("init_weights", "skip_training", "hf_repo_id", "hf_token"),
 }
 
 

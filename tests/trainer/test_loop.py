@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from inference.fine_tune import AppliedFineTune
+from inference.fine_tunes import FineTune, FineTunes
 from preprocess.manifest import Manifest
 from sdxl.concept import expand
 from sdxl.lora import lora_parameters, lora_state_dict
@@ -271,14 +271,15 @@ def test_what_was_trained_is_what_prediction_gets(
     base = denoise(fresh, "a photo of a ball")
     weights = collect_weights(trained, result.embeddings, result.config, {"format_version": 1})
     save_weights(weights, tmp_path / "w.tar")
-    applied = AppliedFineTune(load_weights(tmp_path / "w.tar"), fresh)
+    fine_tunes = FineTunes(fresh)
+    fine_tunes.apply([FineTune(name="it", weights=load_weights(tmp_path / "w.tar"))])
     prompt = expand("a photo of TOK", result.config.concepts)
     expected, got = denoise(trained, prompt), denoise(fresh, prompt)
     # the whole U-Net is stored in half precision
     close = 2e-2 if result.config.method == "full" else 1e-5
     torch.testing.assert_close(got, expected, atol=close, rtol=0)
     assert (expected - base).abs().max() > 5 * close
-    applied.remove()
+    fine_tunes.remove_all()
     assert torch.equal(denoise(fresh, "a photo of a ball"), base)
 
 
