@@ -16,7 +16,9 @@ from diffusers import (
 
 # class, and what differs from the base model's own scheduler config
 SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
-    "DDIM": (DDIMScheduler, {}),
+    # latents are not within -1 and 1, and the last step ends where the first one begins: as in
+    # SDXL's published config, which other bases may not repeat
+    "DDIM": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
     "DPMSolverMultistep": (DPMSolverMultistepScheduler, {}),
     "HeunDiscrete": (HeunDiscreteScheduler, {}),
     # cog-sdxl's pictures came from a diffusers that ended at sigma_min; today's default is zero
@@ -26,7 +28,7 @@ SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, object]]] = {
     ),
     "K_EULER_ANCESTRAL": (EulerAncestralDiscreteScheduler, {}),
     "K_EULER": (EulerDiscreteScheduler, {}),
-    "PNDM": (PNDMScheduler, {}),
+    "PNDM": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
     "DPM++2MSDE": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
     # for bases and LoRAs distilled for it (LCM-LoRA): 4 to 8 steps, guidance_scale 1 to 2
     "LCM": (LCMScheduler, {}),

@@ -250,7 +250,8 @@ def _kind(
     precision.
     """
     size = {"height": settings.height_px, "width": settings.width_px}
-    if canvas is None:
+    if canvas is None or (canvas.mask is None and canvas.strength == 1):
+        # diffusers' image to image would leave a trace: its first step is not pure noise
         return StableDiffusionXLPipeline, size
     start = {"image": canvas.latents, "strength": canvas.strength}
     if canvas.mask is None:

@@ -9,6 +9,7 @@ does, in a process of its own, since it has to import the doors.
 import hashlib
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -59,7 +60,7 @@ def load_schema(doors_dir: Path, mode: Mode) -> Schema:
         if schema.get(_STAMP) == stamp:
             return schema
     path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # two may write at once
     result = subprocess.run(
         [sys.executable, "-c", _MAKE, str(_REPOSITORY), str(part), stamp],
         cwd=doors_dir,

@@ -19,7 +19,8 @@ from sdxl.downloads.transfer import download, etag_now, explain
 logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_GB = 20
-LORA_NAME = "pytorch_lora_weights.safetensors"
+# of a training of ours, with its words in it; of diffusers, the LoRA alone
+USUAL_NAMES = ("trained_model.tar", "pytorch_lora_weights.safetensors")
 _UNSAFE = re.compile(r"[^\w.-]|^\.+", re.ASCII)
 _MAX_NAME_CHARACTERS = 100
 
@@ -67,21 +68,22 @@ def fetch_weights(name: str) -> Path:
     place = locate(name, constants.ENDPOINT)
     if not isinstance(place, FileAddress):
         repo = list_repo(place.repo, place.revision)
-        file = choose_lora(place.repo, repo.files)
+        file = choose_weights(place.repo, repo.files)
         # the commit of just now is a file that will never change
         place = FileAddress(hub_address(constants.ENDPOINT, place.repo, repo.commit, file))
     return fetch_address(place, default_cache_dir())
 
 
-def choose_lora(repo: str, files: list[str]) -> str:
+def choose_weights(repo: str, files: list[str]) -> str:
     """Return the file with the weights among those of a hub repository.
 
     Raises:
         ValueError: There is none, or there are several.
     """
     candidates = [file for file in files if file.endswith(".safetensors") and "/" not in file]
-    if LORA_NAME in candidates:
-        return LORA_NAME
+    for usual in USUAL_NAMES:
+        if usual in files:
+            return usual
     if len(candidates) == 1:
         return candidates[0]
     if candidates:

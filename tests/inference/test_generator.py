@@ -148,10 +148,7 @@ def test_the_strength_goes_from_the_picture_to_nothing_of_it(make: Make):
     made = [make(prompt_strength=s, **steps)[0].astype(int) for s in (0.0, 0.3, 0.7, 1.0)]
     distances = [np.abs(m - made[0]).mean() for m in made]
     assert distances == sorted(distances)
-    other = make(prompt_strength=1.0, **{**steps, "image": picture(seed=1)})[0]
-    # at full strength only what noise cannot drown is left of it
-    assert np.abs(made[3] - other).mean() < np.abs(made[1] - make(
-        prompt_strength=0.3, **{**steps, "image": picture(seed=1)})[0]).mean()  # fmt: skip
+    assert np.array_equal(made[3], make(num_inference_steps=10)[0])
 
 
 def test_inpainting_keeps_the_black_part_pixel_for_pixel(make: Make):

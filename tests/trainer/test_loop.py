@@ -351,7 +351,10 @@ def test_gradient_accumulation_equals_one_large_batch(
     optimizer = build_optimizers({"unet_lora": lora_parameters(models.unet)}, "adamw")["unet_lora"]
     take_step(optimizer, config.lora_lr, 0.0)
     for key, value in lora_state_dict(models.unet).items():
-        torch.testing.assert_close(accumulated.lora[-1][key], value, atol=1e-5, rtol=1e-3)
+        # a step of Adam: gradients near zero round to other parts of the learning rate
+        torch.testing.assert_close(
+            accumulated.lora[-1][key], value, atol=config.lora_lr / 100, rtol=1e-3
+        )
 
 
 def test_gradient_accumulation_takes_as_many_micro_batches_a_step(run: Callable[..., Run]):

@@ -222,8 +222,6 @@ def test_a_canceled_training_is_marked_as_failed_and_stays_canceled(
     assert not list(home.glob("sdxl-wandb-*"))
 
 
-# nobody waits for a process that was killed
-@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_a_training_outlives_the_end_of_wandbs_process(
     server: WandbServer, caplog: pytest.LogCaptureFixture
 ) -> None:

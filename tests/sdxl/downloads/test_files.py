@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from sdxl.downloads import fetch_file, fetch_weights
-from sdxl.downloads.files import LORA_NAME, choose_lora
+from sdxl.downloads.files import USUAL_NAMES, choose_weights
 from tests.sdxl.downloads.server import Server, add_repo
 
+LORA = "pytorch_lora_weights.safetensors"
 CONTENT = bytes(range(256)) * 4000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FETCH = """
@@ -235,26 +236,32 @@ def test_a_cache_that_cannot_be_written_to_is_named(server: Server, tmp_path: Pa
 
 
 def test_a_repository_gives_its_lora(hub: Server, cache: Path):
-    files = {LORA_NAME: b"lora", "other.safetensors": b"?", "unet/model.safetensors": b"?"}
+    files = {LORA: b"lora", "other.safetensors": b"?", "unet/model.safetensors": b"?"}
     add_repo(hub, "o/m", COMMIT, files)
-    for name in ("o/m", f"{hub.url}/o/m/resolve/{COMMIT}/{LORA_NAME}"):
+    for name in ("o/m", f"{hub.url}/o/m/resolve/{COMMIT}/{LORA}"):
         got = fetch_weights(name)
-        assert (got.read_bytes(), got.name) == (b"lora", LORA_NAME)
+        assert (got.read_bytes(), got.name) == (b"lora", LORA)
         assert got.is_relative_to(cache)
-    assert [path for _, path, _ in hub.requests].count(f"/o/m/resolve/{COMMIT}/{LORA_NAME}") == 1
+    assert [path for _, path, _ in hub.requests].count(f"/o/m/resolve/{COMMIT}/{LORA}") == 1
+
+
+def test_an_archive_of_ours_comes_before_the_lora_which_has_no_words():
+    assert choose_weights("o/m", ["a.safetensors", *reversed(USUAL_NAMES)]) == "trained_model.tar"
 
 
 def test_the_only_weights_at_the_top_are_a_repositorys_lora():
-    assert choose_lora("o/m", ["a.safetensors", "b/c.safetensors", "README.md"]) == "a.safetensors"
+    assert (
+        choose_weights("o/m", ["a.safetensors", "b/c.safetensors", "README.md"]) == "a.safetensors"
+    )
 
 
 def test_several_weights_in_a_repository_are_listed():
     with pytest.raises(
         ValueError, match=r"o/m has several weights; give one of o/m/a\.s.*o/m/b\.s"
     ):
-        choose_lora("o/m", ["b.safetensors", "a.safetensors"])
+        choose_weights("o/m", ["b.safetensors", "a.safetensors"])
     with pytest.raises(ValueError, match=r"o/m has no \.safetensors file at its top"):
-        choose_lora("o/m", ["a.bin"])
+        choose_weights("o/m", ["a.bin"])
 
 
 @pytest.mark.usefixtures("cache")
