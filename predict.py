@@ -21,6 +21,7 @@ from inference.watermark import watermarked
 from inference.weights_cache import WeightsCache, source_name
 from sdxl.downloads import (
     SAFETY_CHECKER,
+    is_same_base,
     resolve_base,
     resolve_model,
     resolve_refiner,
@@ -258,7 +259,7 @@ class Predictor(BasePredictor):
         fine_tunes = [*([replace(main, scale=lora_scale)] if main else []), *extra]
         for each in fine_tunes:
             trained_on = each.weights.base_model
-            if trained_on not in (None, self.base_model):
+            if trained_on and not is_same_base(trained_on, self.base_model):
                 logger.warning(
                     "%s was trained on %s, and this is %s.", each.name, trained_on, self.base_model
                 )

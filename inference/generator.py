@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from diffusers import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 
@@ -48,6 +49,20 @@ def load_for_pictures(base: BaseModelFiles, vae: Path | None = None) -> SDXLMode
     return load_models(base.weights, device, dtype, base.configs, vae)
 
 
+def _check_handover(scheduler: SchedulerMixin, request: GenerationRequest) -> None:
+    """See that the base has a step to do before a refiner takes over."""
+    if request.denoising_end is None:
+        return
+    scheduler.set_timesteps(request.num_inference_steps)
+    first = float(scheduler.timesteps[0]) / scheduler.config["num_train_timesteps"]
+    if first < 1 - request.denoising_end:
+        raise ValueError(
+            f"num_inference_steps={request.num_inference_steps} leave the base model no step "
+            f"before the refiner takes over at high_noise_frac={request.high_noise_frac:g}: take "
+            "more steps"
+        )
+
+
 class PictureGenerator:
     """A base model that makes pictures, with whatever fine-tunes each request asks for."""
 
@@ -86,11 +101,12 @@ class PictureGenerator:
             fine_tunes: Exactly these act, whatever acted before.
 
         Raises:
-            ValueError: The scheduler does not exist, a fine-tune does not fit this base model, the
-                prompt cannot be read, or the refiner cannot be had.
+            ValueError: The scheduler does not exist, a fine-tune does not fit this base model, or
+                the refiner cannot be had or has too few steps.
         """
         models = self._models
         scheduler = build_scheduler(request.scheduler, models.scheduler_config)
+        _check_handover(scheduler, request)
         if request.needs_refiner:
             self._load_refiner()
         self._fine_tunes.apply(fine_tunes)

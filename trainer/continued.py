@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from sdxl.concept import Concept, read_concepts
-from sdxl.downloads import SDXL
+from sdxl.downloads import is_same_base
 from sdxl.downloads.addresses import is_address, shown
 from sdxl.lora import ADAPTER, MAGNITUDE, LoraSettings, add_lora, check_lora_fits
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
@@ -22,8 +22,6 @@ from trainer.config import TrainConfig
 
 NOTHING = TrainedWeights(concepts=(), embeddings=None)
 """What a training starts from that goes on from nothing."""
-
-_SDXL_NAMES = {SDXL.name, SDXL.repo}
 
 
 def continue_config(config: TrainConfig, weights: TrainedWeights) -> TrainConfig:
@@ -58,7 +56,7 @@ def continuation_notices(
     """Return what the user should know of `weights` and the run that goes on from them."""
     notices = []
     earlier = weights.base_model
-    if earlier and earlier != base_model and not {earlier, base_model} <= _SDXL_NAMES:
+    if earlier and not is_same_base(earlier, base_model):
         notices.append(
             f"init_weights were trained on base_model={earlier}, and this training is on "
             f"{base_model}: they may not suit each other."

@@ -20,6 +20,7 @@ from sdxl.downloads.files import default_cache_dir, fetch_file, fetch_weights
 from sdxl.downloads.models import (
     POCKET,
     BaseModelFiles,
+    is_same_base,
     resolve_base,
     resolve_configs,
     resolve_model,
@@ -43,6 +44,7 @@ __all__ = [
     "default_cache_dir",
     "fetch_file",
     "fetch_weights",
+    "is_same_base",
     "resolve_base",
     "resolve_configs",
     "resolve_model",

@@ -84,6 +84,11 @@ def resolve_base(name: str) -> BaseModelFiles:
     return BaseModelFiles(name=name, weights=weights, configs=resolve_configs(weights))
 
 
+def is_same_base(one: str, other: str) -> bool:
+    """Tell whether two names mean the same base model: SDXL has two."""
+    return one == other or {one, other} == {SDXL.name, SDXL.repo}
+
+
 def resolve_configs(base: Path) -> Path:
     """Return the directory with a model's configs and tokenizers: `base` itself, or SDXL's.
 

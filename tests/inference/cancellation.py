@@ -1,5 +1,6 @@
 """Cancellation as Cog does it: an exception in the middle of whatever Python is doing."""
 
+import inspect
 import sys
 from types import FrameType, TracebackType
 
@@ -31,7 +32,10 @@ class CancelAt:
         return self.left <= 0
 
     def _count(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and any(part in frame.f_code.co_filename for part in _WHERE):
+        code = frame.f_code
+        if event != "call" or code.co_flags & inspect.CO_GENERATOR:
+            return  # what is raised while a generator is collected, Python only warns of
+        if any(part in code.co_filename for part in _WHERE):
             self.left -= 1
             if self.left == 0:
                 sys.setprofile(None)

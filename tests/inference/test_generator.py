@@ -204,6 +204,11 @@ def test_with_all_the_noise_for_the_base_there_is_nothing_left_to_refine(make: M
     assert np.array_equal(refined, make()[0])
 
 
+def test_too_few_steps_to_share_with_a_refiner_are_refused(make: Make):
+    with pytest.raises(ValueError, match=r"num_inference_steps=1 leave the base model no step"):
+        make(refine="expert_ensemble_refiner", num_inference_steps=1)
+
+
 def test_a_refiner_of_another_base_is_refused(tiny_sdxl_dir: Path, tmp_path: Path):
     generator = load_generator(tiny_sdxl_dir, write_tiny_refiner(tmp_path, states=40))
     request = GenerationRequest(**REQUEST, refine="expert_ensemble_refiner")

@@ -13,6 +13,7 @@ from sdxl.downloads import (
     SDXL,
     VAE,
     fetch_file,
+    is_same_base,
     resolve_configs,
     resolve_model,
     resolve_refiner,
@@ -308,3 +309,9 @@ def test_an_unpacked_base_counts_and_is_removed_like_others(
     monkeypatch.setenv("MODEL_CACHE_GB", "0.0001")
     fetch_file(server.add("/a.tar", b"a"), cache)
     assert not base.exists()
+
+
+def test_sdxl_is_the_same_base_under_both_of_its_names():
+    assert is_same_base("sdxl", SDXL.repo)
+    assert is_same_base("pocket", "pocket")
+    assert not is_same_base("sdxl", "pocket")
