@@ -1,0 +1,1 @@
+"""How fast and how small this machine serves: the parts of the benchmarks `predict` and `modes`."""
