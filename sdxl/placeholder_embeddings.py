@@ -1,6 +1,7 @@
 """New token embeddings in both text encoders (textual inversion, arXiv:2208.01618)."""
 
 import copy
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -211,9 +212,11 @@ def _text_encoders(models: SDXLModels) -> tuple[nn.Module, nn.Module]:
     return models.text_encoder, models.text_encoder_2
 
 
+@functools.lru_cache(maxsize=8)
 def _with_tokens(
     tokenizer: CLIPTokenizer, table_size: int, tokens: tuple[str, ...]
 ) -> CLIPTokenizer:
+    """Return a copy with the tokens; kept, since tokenizers 0.23 never frees one whole."""
     extended = copy.deepcopy(tokenizer)
     known = [token for token in tokens if token in tokenizer.get_vocab()]
     if known:

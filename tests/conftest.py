@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,19 @@ from sdxl.models import SDXLModels
 from tests.tiny_sdxl import load_tiny_sdxl, write_tiny_sdxl
 
 
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Takes back what a door does to logging: its handler would outlive the captured stream."""
+@contextmanager
+def logging_restored() -> Iterator[None]:
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Takes back what a door does to logging: its handler would outlive the captured stream."""
+    with logging_restored():
+        yield
 
 
 @pytest.fixture(scope="session")

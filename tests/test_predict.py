@@ -22,6 +22,7 @@ from inference.sizes import ASPECT_RATIOS
 from predict import Predictor
 from sdxl.weights.archive import save_weights
 from sdxl.weights.writing import write_weights
+from tests.conftest import logging_restored
 from tests.inference.cancellation import CancelAt
 from tests.inference.serving import make_weights
 from tests.tiny_sdxl import load_tiny_sdxl
@@ -42,7 +43,8 @@ def call(predictor: Predictor, **inputs: Any) -> list[Path]:
 @contextmanager
 def served(weights: str | None = None) -> Iterator[Predictor]:
     predictor = Predictor()
-    predictor.setup(weights)
+    with logging_restored():  # a fixture of the module is outside of `own_logging`
+        predictor.setup(weights)
     yield predictor
     if predictor.out_dir:
         predictor.out_dir.cleanup()
