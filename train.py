@@ -16,6 +16,7 @@ from preprocess.config import PreprocessConfig
 from preprocess.prepare import preprocess
 from sdxl.downloads import fetch_weights, resolve_base
 from sdxl.logs import configure_logging
+from sdxl.weights.archive import ARCHIVE_NAME
 from sdxl.weights.push import open_hub_repo
 from sdxl.weights.reading import read_weights
 from sdxl.weights.trained import TrainedWeights
@@ -24,7 +25,7 @@ from trainer.config import TrainConfig
 from trainer.continued import NOTHING, continue_config, shown_name
 from trainer.inputs import check_together, choose_method
 from trainer.publish import publish
-from trainer.run import ARCHIVE_NAME, TrainingResult, run_training
+from trainer.run import TrainingResult, run_training
 from trainer.tracking import wandb_run
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from sdxl.models import SDXLModels
 from sdxl.placeholder_embeddings import BaseVocabulary
 from sdxl.prompt import Pooling
 from sdxl.weights.merge import MergeInput, merge_concepts
-from sdxl.weights.networks import lora_by_network
+from sdxl.weights.networks import check_unet_fits, lora_by_network, unet_shapes
 from sdxl.weights.trained import TrainedWeights
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class FineTunes:
         self._vocabulary = BaseVocabulary(models)
         networks = (models.unet, models.text_encoder, models.text_encoder_2)
         self._slots = [LoraSlots(network) for network in networks]
-        self._unet_shapes = {name: w.shape for name, w in models.unet.state_dict().items()}
+        self._unet_shapes = unet_shapes(models.unet)
         self._base_unet: dict[str, Tensor] = {}
         self.remove_all()
 
@@ -65,26 +65,28 @@ class FineTunes:
         Raises:
             ValueError: One does not fit the base model, or two cannot act together.
         """
+        if self._acting is not None and _act_alike(self._acting, fine_tunes):
+            return
         for each in fine_tunes:
             self._check_fits(each)
-        if self._is_dirty:
+        if self._acting is None:
             self.remove_all()
-        self._is_dirty = True
+        self._acting = None
         self._apply_unet(fine_tunes)
         self._apply_lora(fine_tunes)
         self._apply_embeddings(fine_tunes)
-        self._is_dirty = False
+        self._acting = list(fine_tunes)
 
     def remove_all(self) -> None:
         """Make the model the bare base again, layers and all; may itself be interrupted."""
-        self._is_dirty = True
+        self._acting: list[FineTune] | None = None  # not known, until a change is whole
         for slots in self._slots:
             slots.clear()
         self._restore_unet()
         self._vocabulary.restore()
         self._with_embeddings: list[TrainedWeights] = []
         self.concepts, self.pooling = (), "end_of_text"
-        self._is_dirty = False
+        self._acting = []
 
     def _check_fits(self, fine_tune: FineTune) -> None:
         weights = fine_tune.weights
@@ -93,12 +95,7 @@ class FineTunes:
                 check_lora_fits(network, state)
             if weights.embeddings is not None:
                 weights.embeddings.check_fits(self._models)
-            for name, value in weights.unet.items():
-                if self._unet_shapes.get(name) != value.shape:
-                    raise ValueError(
-                        f"the trained U-Net has the weight {name} of shape {tuple(value.shape)}, "
-                        "which this base model does not have: it was trained on another base model"
-                    )
+            check_unet_fits(self._unet_shapes, weights.unet)
         except ValueError as error:
             raise ValueError(f"{fine_tune.name}: {error}") from error
 
@@ -120,7 +117,7 @@ class FineTunes:
     def _replace_unet(self, weights: TrainedWeights) -> None:
         unet = self._models.unet
         own = unet.state_dict()
-        self._base_unet = {name: own[name].cpu().clone() for name in weights.unet}
+        self._base_unet = {name: own[name].to("cpu", copy=True) for name in weights.unet}
         unet.load_state_dict(weights.unet, strict=False)
 
     def _restore_unet(self) -> None:
@@ -154,6 +151,13 @@ class FineTunes:
         rows.install(self._models)
         self.pooling = speaking[0].weights.pooling
         self._with_embeddings = wanted
+
+
+def _act_alike(some: Sequence[FineTune], others: Sequence[FineTune]) -> bool:
+    return len(some) == len(others) and all(
+        one.weights is other.weights and one.scale == other.scale
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def _with_own_triggers(fine_tunes: Sequence[FineTune]) -> list[MergeInput]:

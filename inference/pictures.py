@@ -80,7 +80,7 @@ def output_size(
         scale = native_size_px / math.sqrt(area) if is_large else 1.0
         scale = max(scale, MIN_SIZE_PX / min(image_px))
         scale = min(scale, MAX_SIZE_PX / max(image_px))
-    size = width or _allowed(scale * image_width), height or _allowed(scale * image_height)
+    size = width or allowed_size(scale * image_width), height or allowed_size(scale * image_height)
     if size != image_px:
         logger.info("The image has %dx%d pixels, the output %dx%d.", *image_px, *size)
     return size
@@ -112,5 +112,6 @@ def fit_mask(mask: Image.Image, size_px: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def _allowed(size: float) -> int:
+def allowed_size(size: float) -> int:
+    """Return the nearest side that pictures may have: a multiple of 8 from 64 to 2048."""
     return min(max(round(size / SIZE_STEP_PX) * SIZE_STEP_PX, MIN_SIZE_PX), MAX_SIZE_PX)

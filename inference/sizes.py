@@ -2,8 +2,8 @@
 
 import logging
 
-from inference.pictures import output_size
-from inference.request import MAX_SIZE_PX, MIN_SIZE_PX, SIZE_STEP_PX, GenerationRequest
+from inference.pictures import allowed_size, output_size
+from inference.request import SIZE_STEP_PX, GenerationRequest
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,8 @@ def picture_size(request: GenerationRequest, native_size_px: int) -> tuple[int, 
     """
     if request.aspect_ratio != "custom":
         width, height = ASPECT_RATIOS[request.aspect_ratio]
-        return _step(width * native_size_px / SDXL_SIZE_PX), _step(
-            height * native_size_px / SDXL_SIZE_PX
-        )
+        scale = native_size_px / SDXL_SIZE_PX
+        return _step(width * scale), _step(height * scale)
     width = _rounded("width", request.width)
     height = _rounded("height", request.height)
     if request.image is not None:
@@ -47,7 +46,7 @@ def picture_size(request: GenerationRequest, native_size_px: int) -> tuple[int, 
 def _rounded(name: str, asked: int | None) -> int | None:
     if asked is None:
         return None
-    size = min(max(_step(asked), MIN_SIZE_PX), MAX_SIZE_PX)
+    size = allowed_size(asked)
     if size != asked:
         logger.info("%s %d is made %d, a multiple of %d.", name, asked, size, SIZE_STEP_PX)
     return size

@@ -55,17 +55,7 @@ def add_lora(
         settings: Of all of them.
         generator: On the CPU, so that every device starts from the same matrices.
     """
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  # peft takes floats
-        lora_dropout=settings.dropout,
-        use_dora=settings.use_dora,
-        target_modules=rf".*\.(?:{layers})",
-    )
-    network.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):  # peft draws matrices of its own first
-        inject_adapter_in_model(config, network, ADAPTER)
-    network.train(network.training)  # what is new comes in training mode
+    inject_trainable_lora(network, rf".*\.(?:{layers})", settings)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -73,6 +63,29 @@ def add_lora(
         if ".lora_A." in name:
             start = torch.randn(parameter.shape, generator=generator) / settings.rank
             parameter.data.copy_(start)
+
+
+def inject_trainable_lora(
+    network: nn.Module, target_modules: str | list[str], settings: LoraSettings
+) -> None:
+    """Inject matrices with the values that peft draws, and let only them train.
+
+    Args:
+        network: Changed in place.
+        target_modules: Names of modules, or a regular expression for whole ones.
+        settings: Of all of them.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  # peft takes floats
+        lora_dropout=settings.dropout,
+        use_dora=settings.use_dora,
+        target_modules=target_modules,
+    )
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # peft draws matrices of its own first
+        inject_adapter_in_model(config, network, ADAPTER)
+    network.train(network.training)  # what is new comes in training mode
 
 
 def lora_parameters(network: nn.Module) -> list[nn.Parameter]:

@@ -8,15 +8,22 @@ import re
 from dataclasses import replace
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from sdxl.concept import Concept, read_concepts
 from sdxl.downloads import is_same_base
 from sdxl.downloads.addresses import is_address, shown
-from sdxl.lora import ADAPTER, MAGNITUDE, LoraSettings, add_lora, check_lora_fits
+from sdxl.lora import (
+    ADAPTER,
+    MAGNITUDE,
+    LoraSettings,
+    add_lora,
+    check_lora_fits,
+    inject_trainable_lora,
+)
 from sdxl.placeholder_embeddings import PlaceholderEmbeddings
+from sdxl.weights.networks import check_unet_fits, unet_shapes
 from sdxl.weights.trained import TrainedWeights
 from trainer.config import TrainConfig
 
@@ -117,13 +124,8 @@ def continue_unet(unet: nn.Module, state: dict[str, Tensor]) -> None:
     Raises:
         ValueError: The base has none of that name and shape.
     """
-    own = unet.state_dict()
-    for name, value in state.items():
-        if name not in own or own[name].shape != value.shape:
-            raise ValueError(
-                f"the U-Net of init_weights has the weight {name} of shape {tuple(value.shape)}, "
-                "which this base_model does not have: it was trained on another base model"
-            )
+    own = unet_shapes(unet)
+    check_unet_fits(own, state, "the U-Net of init_weights", "this base_model")
     unet.load_state_dict(state, strict=False)
 
 
@@ -160,17 +162,7 @@ def continue_lora(
     target = re.compile(rf".*\.(?:{layers})")
     names = {name for name, _ in network.named_modules() if target.fullmatch(name)}
     names |= {key.removesuffix(_A) for key in state if key.endswith(_A)}
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        use_dora=settings.use_dora,
-        target_modules=sorted(names),
-    )
-    network.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):  # peft draws matrices of its own first
-        inject_adapter_in_model(config, network, ADAPTER)
-    network.train(network.training)  # what is new comes in training mode
+    inject_trainable_lora(network, sorted(names), settings)
     for name in sorted(names):
         own = {key: state[f"{name}.{key}"] for key in _KEYS if f"{name}.{key}" in state}
         layer = network.get_submodule(name)

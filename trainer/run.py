@@ -16,7 +16,7 @@ from PIL import Image
 from preprocess.manifest import CAPTIONS_NAME, Manifest
 from sdxl.downloads import BaseModelFiles
 from sdxl.models import SDXLModels
-from sdxl.weights.archive import save_weights
+from sdxl.weights.archive import ARCHIVE_NAME, save_weights
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.writing import export_members
 from trainer.config import TrainConfig
@@ -33,7 +33,7 @@ from trainer.report import Preview, TrainReport, write_report
 from trainer.result import collect_weights, resize_trained, shrink_lora, training_record
 from trainer.tracking import WandbRun
 
-ARCHIVE_NAME, REPORT_NAME = "trained_model.tar", "report.html"
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

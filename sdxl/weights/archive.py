@@ -33,6 +33,7 @@ from sdxl.weights.webui import embedding_files, file_name, webui_file
 
 EMBEDDINGS, TOKEN_MAP, RECORD = "embeddings.pti", "special_params.json", "training.json"
 LORA, UNET = "lora.safetensors", "unet.safetensors"
+ARCHIVE_NAME = "trained_model.tar"
 ARCHIVE_MEMBERS = (LORA, UNET, EMBEDDINGS, TOKEN_MAP)
 """One of these at least is in every archive."""
 

@@ -8,12 +8,12 @@ from huggingface_hub.repocard_data import ModelCardData
 
 from sdxl.concept import expand
 from sdxl.downloads import SDXL
+from sdxl.weights.archive import ARCHIVE_NAME
 from sdxl.weights.embeddings import EMBEDDING_SUFFIX
 from sdxl.weights.reading import DIFFUSERS_NAME
 from sdxl.weights.trained import TrainedWeights
 from sdxl.weights.webui import file_name
 
-ARCHIVE_NAME = "trained_model.tar"
 LICENSE = "openrail++"
 """The hub's name of CreativeML Open RAIL++-M, which SDXL's fine-tunes inherit."""
 

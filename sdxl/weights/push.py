@@ -17,8 +17,8 @@ from huggingface_hub.utils import (
 )
 from PIL import Image
 
-from sdxl.weights.archive import load_weights
-from sdxl.weights.model_card import ARCHIVE_NAME, model_card
+from sdxl.weights.archive import ARCHIVE_NAME, load_weights
+from sdxl.weights.model_card import model_card
 from sdxl.weights.reading import DIFFUSERS_NAME
 from sdxl.weights.webui import embedding_files, webui_file
 
